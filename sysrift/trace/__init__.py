@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The `.srl` trace file: `schema` (the format), `writer`, `reader`, and `model` (what it holds)."""
+
+from sysrift.trace.model import (
+    ABSOLUTE,
+    Delivery,
+    End,
+    Event,
+    EventFlag,
+    EventKind,
+    FileReference,
+    Image,
+    MappingImage,
+    PageRun,
+    Segment,
+    SegmentKind,
+)
+
+__all__ = [
+    "ABSOLUTE",
+    "Delivery",
+    "End",
+    "Event",
+    "EventFlag",
+    "EventKind",
+    "FileReference",
+    "Image",
+    "MappingImage",
+    "PageRun",
+    "Segment",
+    "SegmentKind",
+]

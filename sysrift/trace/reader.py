@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading a trace: random access by event number, trusting nothing that the file says.
+
+Runs in GDB's Python too: standard library and `construct` only.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import os
+import struct
+import uuid
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from construct import ConstructError
+
+from sysrift.errors import TraceError
+from sysrift.trace import codec
+from sysrift.trace.model import (
+    ABSOLUTE,
+    End,
+    Event,
+    FileReference,
+    Image,
+    MappingImage,
+    PageRun,
+    Segment,
+    SegmentKind,
+)
+from sysrift.trace.schema import (
+    MAGIC,
+    MAJOR,
+    TRAILER_MAGIC,
+    BlockFlag,
+    BlockType,
+    ChecksumsBlock,
+    FileHeader,
+    ImageBlock,
+    IndexBlock,
+)
+
+MAX_BLOCK = 1 << 30
+"""No block is larger than this, stored or raw; the writer's are far smaller."""
+
+_CACHED_BLOCKS = 8
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+class BlockEntry(NamedTuple):
+    """Where a block is, and for EVENTS how many events it has."""
+
+    type: int
+    offset: int
+    first_event: int
+    count: int
+
+
+class Trace:
+    """An open trace.
+
+    Attributes: `path`, `uuid`, `metadata` (the METADATA block), `files` (id to FileReference),
+    `end` (None when the recording ended abnormally), `notes`, `event_count`, `size` in bytes.
+    Raises TraceError from any method when the file is not what it should be.
+    """
+
+    def __init__(self, path: Union[str, Path]) -> None:
+        self.path = Path(path)
+        try:
+            self._file = open(self.path, "rb")
+            self.size = os.fstat(self._file.fileno()).st_size
+        except IsADirectoryError:
+            raise TraceError(f"{path} is a directory, not a trace") from None
+        except OSError as error:
+            raise TraceError(f"cannot open the trace {path}: {error.strerror}") from None
+        self._cache: "OrderedDict[int, Tuple[Event, ...]]" = OrderedDict()
+        self.metadata: Dict[str, Any] = {}
+        self.files: Dict[int, FileReference] = {}
+        self.notes: List[str] = []
+        self.end: Optional[End] = None
+        try:
+            self._read_header()
+            self._entries = self._read_index() or self._scan()
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- blocks ---------------------------------------------------------------------------------
+
+    def _at(self, offset: int, length: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(length)
+
+    def _read_header(self) -> None:
+        head = self._at(0, 32)
+        if not head:
+            raise TraceError(f"{self.path} is empty: nothing was recorded into it")
+        if head[:8] != MAGIC:
+            raise TraceError(f"{self.path} is not a SysRift trace (its first bytes are not SRL's)")
+        try:
+            header = FileHeader.parse(head)
+        except ConstructError:
+            raise TraceError(f"{self.path} is cut off within its header") from None
+        if header.major > MAJOR:
+            raise TraceError(
+                f"{self.path} has format {header.major}.{header.minor}, this SysRift reads up to "
+                f"{MAJOR}.x: use a newer SysRift"
+            )
+        if header.major < 1 or not 32 <= header.length <= 4096:
+            raise TraceError(f"{self.path} has a damaged header")
+        self.format = f"{header.major}.{header.minor}"
+        self.uuid = uuid.UUID(bytes=header.uuid)
+        self._body = header.length
+
+    def _block_head(self, offset: int) -> Optional[Tuple[int, ...]]:
+        raw = self._at(offset, codec.BLOCK_HEADER.size)
+        if len(raw) < codec.BLOCK_HEADER.size:
+            return None
+        head = codec.BLOCK_HEADER.unpack(raw)
+        if head[3] > MAX_BLOCK or head[4] > MAX_BLOCK:
+            raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is too long")
+        return head
+
+    def _block(self, offset: int, expect: Optional[int] = None) -> bytes:
+        """The raw bytes of the block at `offset`, its checksum verified."""
+        head = self._block_head(offset) if 0 < offset < self.size else None
+        if head is None:
+            raise TraceError(f"damaged trace: no block at byte {offset} of {self.path}")
+        kind, codec_id, flags, stored_length, raw_length, crc, first = head
+        stored = self._at(offset + codec.BLOCK_HEADER.size, stored_length)
+        zeroed = codec.BLOCK_HEADER.pack(kind, codec_id, flags, stored_length, raw_length, 0, first)
+        if len(stored) != stored_length or zlib.crc32(stored, zlib.crc32(zeroed)) != crc:
+            raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is corrupt")
+        if expect is not None and kind != expect:
+            raise TraceError(f"damaged trace: another block than expected at byte {offset}")
+        return codec.decompress(codec_id, stored, raw_length)
+
+    def _read_index(self) -> Optional[List[BlockEntry]]:
+        """The index of a cleanly closed trace; None when there is none (or a damaged one)."""
+        trailer = self._at(max(self.size - 16, 0), 16)
+        if len(trailer) != 16 or trailer[8:] != TRAILER_MAGIC:
+            return None
+        end_offset = struct.unpack("<Q", trailer[:8])[0]
+        try:
+            self.end = self._parse_end(self._block(end_offset, BlockType.END))
+            if not self.end.index_offset:
+                return None
+            entries = IndexBlock.parse(self._block(self.end.index_offset, BlockType.INDEX))
+        except (TraceError, ConstructError, struct.error):
+            return None
+        return [BlockEntry(e.type, e.offset, e.first_event, e.count) for e in entries]
+
+    def _scan(self) -> List[BlockEntry]:
+        """Find the blocks one after another; a partly written last one is left out."""
+        entries = []
+        offset = self._body
+        while True:
+            head = self._block_head(offset)
+            if head is None:
+                break
+            kind, _, flags, stored_length, _, _, first = head
+            after = offset + codec.BLOCK_HEADER.size + stored_length
+            if after > self.size:
+                break
+            if flags & BlockFlag.UNKNOWN_REQUIRED or (
+                flags & BlockFlag.REQUIRED and kind not in BlockType._value2member_map_
+            ):
+                raise TraceError(
+                    f"{self.path} needs a newer SysRift: block type {kind}, flags {flags:#x} at "
+                    f"byte {offset}"
+                )
+            count = 0
+            if kind == BlockType.EVENTS:
+                body = self._at(offset + codec.BLOCK_HEADER.size, 4)
+                count = struct.unpack("<I", body)[0] if len(body) == 4 else 0
+            elif kind == BlockType.END:
+                self.end = self._parse_end(self._block(offset, BlockType.END))
+                break
+            entries.append(BlockEntry(kind, offset, first, count))
+            offset = after
+        return entries
+
+    @staticmethod
+    def _json(raw: bytes, what: str) -> Dict[str, Any]:
+        try:
+            value = json.loads(raw.decode())
+        except ValueError:
+            raise TraceError(f"damaged trace: its {what} is not readable") from None
+        if not isinstance(value, dict):
+            raise TraceError(f"damaged trace: its {what} is not readable")
+        return value
+
+    def _parse_end(self, raw: bytes) -> End:
+        value = self._json(raw, "end")
+        known = {key: value[key] for key in End.__dataclass_fields__ if key in value}
+        try:
+            return End(**known)
+        except TypeError:
+            raise TraceError("damaged trace: its end is not readable") from None
+
+    def _load(self) -> None:
+        """Read everything small: metadata, files, notes, checksums, and where events are."""
+        self._event_blocks: List[BlockEntry] = []
+        self._image_blocks: Dict[int, int] = {}
+        self.checksums: Dict[int, bytes] = {}
+        expected = 1
+        for entry in self._entries:
+            if entry.type == BlockType.EVENTS:
+                if entry.first_event != expected or not 0 < entry.count <= 1 << 24:
+                    raise TraceError(f"damaged trace: event {expected} of {self.path} is missing")
+                self._event_blocks.append(entry)
+                expected += entry.count
+            elif entry.type == BlockType.METADATA:
+                self.metadata = self._json(self._block(entry.offset, entry.type), "metadata")
+            elif entry.type == BlockType.FILE:
+                self._load_file(entry)
+            elif entry.type == BlockType.IMAGE:
+                self._image_blocks[entry.first_event] = entry.offset
+            elif entry.type == BlockType.NOTE:
+                text = self._json(self._block(entry.offset, entry.type), "note").get("text", "")
+                self.notes.append(str(text))
+            elif entry.type == BlockType.CHECKSUMS:
+                try:
+                    sums = ChecksumsBlock.parse(self._block(entry.offset, entry.type))
+                except ConstructError:
+                    raise TraceError("damaged trace: its checksums are not readable") from None
+                self.checksums.update((item.event, item.digest) for item in sums)
+        self.event_count = expected - 1
+        self._firsts = [entry.first_event for entry in self._event_blocks]
+        if not self.metadata:
+            raise TraceError(f"{self.path} is cut off before its metadata: nothing to use in it")
+        # An event block and the image of the exec in it are written one after the other: without
+        # the image the trace ends before that exec.
+        if 0 not in self._image_blocks:
+            raise TraceError(f"{self.path} is cut off before the first image: nothing to replay")
+
+    def _load_file(self, entry: BlockEntry) -> None:
+        value = self._json(self._block(entry.offset, entry.type), "file table")
+        try:
+            reference = FileReference(
+                id=int(value["id"]),
+                path=str(value["path"]),
+                size=int(value["size"]),
+                mtime_ns=int(value["mtime_ns"]),
+                offset=int(value["offset"]),
+                length=int(value["length"]),
+                sha256=str(value["sha256"]),
+                chunks=tuple(int(chunk) for chunk in value["chunks"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise TraceError("damaged trace: its file table is not readable") from None
+        self.files[reference.id] = reference
+
+    @property
+    def closed(self) -> bool:
+        """Whether the recording ended in an orderly way (there is an end block)."""
+        return self.end is not None
+
+    def blocks(self) -> Iterator[Tuple[BlockEntry, int, int]]:
+        """Every block with its stored and raw length, for statistics."""
+        for entry in self._entries:
+            head = self._block_head(entry.offset)
+            if head is not None:
+                yield entry, head[3], head[4]
+
+    # -- files and images -----------------------------------------------------------------------
+
+    def file_content(self, reference: FileReference) -> Iterator[bytes]:
+        """The stored bytes of a file, piece by piece; nothing when the trace does not hold them."""
+        for chunk in reference.chunks:
+            yield self._block(chunk, BlockType.DATA)
+
+    def data(self, block: int, length: int) -> bytes:
+        """The bytes of a DATA block, which must have `length` of them."""
+        data = self._block(block, BlockType.DATA)
+        if len(data) != length:
+            raise TraceError(f"damaged trace: the data at byte {block} has another length")
+        return data
+
+    def has_image(self, event: int) -> bool:
+        """Whether an image was taken right after event number `event`."""
+        return event in self._image_blocks
+
+    def image(self, event: int = 0) -> Image:
+        """The image taken right after event number `event` (0: the start)."""
+        offset = self._image_blocks.get(event)
+        if offset is None:
+            raise TraceError(f"{self.path} has no image at event {event}: it is cut off there")
+        try:
+            raw = ImageBlock.parse(self._block(offset, BlockType.IMAGE))
+        except (ConstructError, UnicodeDecodeError):
+            raise TraceError(f"damaged trace: the image at byte {offset} is not readable") from None
+        mappings = []
+        for item in raw.mappings:
+            runs = tuple(PageRun(r.address, r.length, r.block) for r in item.runs)
+            if item.start >= item.end or (item.file >= 0 and item.file not in self.files):
+                raise TraceError(f"damaged trace: the image at byte {offset} makes no sense")
+            mappings.append(
+                MappingImage(
+                    start=item.start,
+                    end=item.end,
+                    prot=item.prot,
+                    shared=bool(item.shared),
+                    offset=item.offset,
+                    file=None if item.file < 0 else item.file,
+                    name=str(item.name),
+                    runs=runs,
+                )
+            )
+        return Image(
+            event=raw.event,
+            task=raw.task,
+            registers=raw.registers,
+            xsave=raw.xsave,
+            auxv=raw.auxv,
+            mm=tuple(raw.mm),
+            stack_limit=raw.stack_limit,
+            exe=str(raw.exe),
+            exe_file=raw.exe_file,
+            mappings=tuple(mappings),
+        )
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def event(self, number: int) -> Event:
+        """Event `number`, from 1 to `event_count`; IndexError outside of that."""
+        if not 1 <= number <= self.event_count:
+            raise IndexError(number)
+        block = bisect.bisect_right(self._firsts, number) - 1
+        return self._events(block)[number - self._firsts[block]]
+
+    def events(self, first: int = 1, last: Optional[int] = None) -> Iterator[Event]:
+        """Events `first` to `last` (inclusive; None: all), block by block."""
+        number = max(first, 1)
+        stop = self.event_count if last is None else min(last, self.event_count)
+        while number <= stop:
+            block = bisect.bisect_right(self._firsts, number) - 1
+            start = self._firsts[block]
+            for event in self._events(block)[number - start : stop - start + 1]:
+                yield event
+            number = start + self._event_blocks[block].count
+
+    def segment_data(self, segment: Segment) -> bytes:
+        """The bytes of an event's segment, wherever they lie."""
+        if segment.data is not None:
+            return segment.data
+        return self.data(segment.block, segment.length)
+
+    def _events(self, block: int) -> Tuple[Event, ...]:
+        cached = self._cache.get(block)
+        if cached is not None:
+            self._cache.move_to_end(block)
+            return cached
+        entry = self._event_blocks[block]
+        try:
+            events = tuple(self._parse_events(self._block(entry.offset, BlockType.EVENTS), entry))
+        except (struct.error, IndexError):
+            raise TraceError(
+                f"damaged trace: events from {entry.first_event} on are not readable"
+            ) from None
+        self._cache[block] = events
+        if len(self._cache) > _CACHED_BLOCKS:
+            self._cache.popitem(last=False)
+        return events
+
+    def _parse_events(self, raw: bytes, entry: BlockEntry) -> Iterator[Event]:
+        count, segment_count, time_us, site_count = codec.EVENTS_HEAD.unpack_from(raw)
+        at = codec.EVENTS_HEAD.size
+        sites = struct.unpack_from(f"<{site_count}Q", raw, at)
+        at += 8 * site_count
+        heads = []
+        for _ in range(3):
+            heads.append(codec.STREAM.unpack_from(raw, at))
+            at += codec.STREAM.size
+        streams = []
+        for codec_id, raw_length, stored_length in heads:
+            if raw_length > MAX_BLOCK or at + stored_length > len(raw):
+                raise TraceError("damaged trace: a block of events is cut off")
+            streams.append(codec.decompress(codec_id, raw[at : at + stored_length], raw_length))
+            at += stored_length
+        if (
+            count != entry.count
+            or len(streams[0]) != count * codec.RECORD.size
+            or len(streams[1]) != segment_count * codec.SEGMENT.size
+        ):
+            raise TraceError("damaged trace: a block of events has another length than it says")
+        segments = codec.SEGMENT.iter_unpack(codec.unshuffle(streams[1], codec.SEGMENT.size))
+        payload = streams[2]
+        position = 0
+        number = entry.first_event
+        for record in codec.RECORD.iter_unpack(codec.unshuffle(streams[0], codec.RECORD.size)):
+            kind, flags, site, nr, task, delta, rsp, result, crc, parts = record[:10]
+            args = record[10:]
+            time_us += delta
+            own: List[Segment] = []
+            for _ in range(parts):
+                what, base, length, offset, block = next(segments, (0, 0, -1, 0, 0))
+                if length < 0 or (base != ABSOLUTE and base > 5):
+                    raise TraceError(f"damaged trace: event {number} has too few segments")
+                address = offset if base == ABSOLUTE else (args[base] + offset) & _MASK
+                data: Optional[bytes] = None
+                if not block:
+                    data = payload[position : position + length]
+                    position += length
+                    if len(data) != length:
+                        raise TraceError(f"damaged trace: event {number} is cut off")
+                elif what == SegmentKind.FILE:
+                    address = offset
+                own.append(Segment(what, base, address, length, block, data))
+            yield Event(
+                number, kind, flags, nr, task, time_us, sites[site], rsp, result, crc, args,
+                tuple(own),
+            )
+            number += 1

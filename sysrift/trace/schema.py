@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The format of an `.srl` file: the schema of record of every header and block.
+
+A file is a `FileHeader`, then blocks, each a `BlockHeader` and `stored_length` bytes, then, after
+a clean close, a `Trailer`. All integers are little-endian. `construct` parses at 10-40 us a
+struct, so events go through `codec` (plain `struct`); a property test holds both to the same bytes.
+
+Format history:
+
+* 1.0  first version.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from construct import (
+    Array,
+    Byte,
+    Bytes,
+    Const,
+    GreedyBytes,
+    Int8ul,
+    Int16ul,
+    Int32sl,
+    Int32ul,
+    Int64sl,
+    Int64ul,
+    PascalString,
+    Prefixed,
+    PrefixedArray,
+    Struct,
+)
+
+MAGIC = b"\x89SRL\r\n\x1a\n"
+TRAILER_MAGIC = b"SRLEND\r\n"
+MAJOR = 1
+MINOR = 0
+
+
+class BlockType(enum.IntEnum):
+    """What a block holds."""
+
+    METADATA = 1  # JSON: what was recorded, where, on which machine
+    IMAGE = 2  # `ImageBlock`
+    FILE = 3  # JSON: a `FileReference`
+    EVENTS = 4  # `EventsBlock` and its three streams
+    DATA = 5  # bytes that another block refers to by this block's file offset
+    CHECKSUMS = 6  # `ChecksumsBlock`
+    NOTE = 7  # JSON: {"text": ...}: something the user should know
+    INDEX = 8  # `IndexBlock`
+    END = 9  # JSON: how the recording ended
+
+
+class BlockFlag(enum.IntFlag):
+    """Flags of a block header. A reader that does not know a set flag of the upper byte refuses."""
+
+    REQUIRED = 0x0001  # a reader that does not know this block type must refuse the trace
+    UNKNOWN_REQUIRED = 0xFF00
+
+
+class Codec(enum.IntEnum):
+    """How bytes are compressed. Ids are for ever; zlib is always there."""
+
+    NONE = 0
+    ZLIB = 1
+
+
+FileHeader = Struct(
+    "magic" / Const(MAGIC),
+    "major" / Int16ul,
+    "minor" / Int16ul,
+    "length" / Int32ul,  # of this header, in bytes: later versions may make it longer
+    "uuid" / Bytes(16),
+)
+
+BlockHeader = Struct(
+    "type" / Int8ul,
+    "codec" / Int8ul,
+    "flags" / Int16ul,
+    "stored_length" / Int32ul,
+    "raw_length" / Int32ul,
+    "crc32" / Int32ul,  # of this header with crc32 = 0, and the stored bytes
+    "first_event" / Int64ul,
+)
+
+Trailer = Struct(
+    "end_offset" / Int64ul,  # file offset of the END block
+    "magic" / Const(TRAILER_MAGIC),
+)
+
+EventRecord = Struct(
+    "kind" / Int8ul,
+    "flags" / Int8ul,
+    "site" / Int16ul,  # index into EventsBlock.sites
+    "nr" / Int32sl,
+    "task" / Int32ul,
+    "time_delta_us" / Int32ul,  # since the event before; the block has the absolute time
+    "rsp" / Int64ul,
+    "result" / Int64sl,
+    "input_crc" / Int32ul,
+    "segments" / Int16ul,
+    "args" / Array(6, Int64ul),
+)
+
+SegmentRecord = Struct(
+    "kind" / Int8ul,
+    "base" / Int8ul,  # the argument that `offset` is relative to; 255: none
+    "length" / Int32ul,
+    "offset" / Int64ul,
+    "block" / Int64ul,  # 0: the bytes are in this block's payload stream
+)
+
+Stream = Struct(
+    "codec" / Int8ul,
+    "raw_length" / Int32ul,
+    "stored_length" / Int32ul,
+)
+
+EventsBlock = Struct(
+    "count" / Int32ul,
+    "segment_count" / Int32ul,
+    "time_us" / Int64ul,  # of the moment that the first record's delta counts from
+    "sites" / PrefixedArray(Int32ul, Int64ul),
+    # The records are shuffled: all first bytes, then all second bytes, ... because neighbouring
+    # events differ in few of them. Payload is the segments' bytes in order.
+    "records" / Stream,
+    "segments" / Stream,
+    "payload" / Stream,
+)
+
+_Text = PascalString(Int32ul, "utf8")
+
+ImageBlock = Struct(
+    "event" / Int64ul,
+    "task" / Int32ul,
+    "registers" / Prefixed(Int32ul, GreedyBytes),
+    "xsave" / Prefixed(Int32ul, GreedyBytes),
+    "auxv" / Prefixed(Int32ul, GreedyBytes),
+    "mm" / Array(11, Int64ul),
+    "stack_limit" / Int64ul,
+    "exe" / _Text,
+    "exe_file" / Int32sl,
+    "mappings"
+    / PrefixedArray(
+        Int32ul,
+        Struct(
+            "start" / Int64ul,
+            "end" / Int64ul,
+            "prot" / Byte,
+            "shared" / Byte,
+            "offset" / Int64ul,
+            "file" / Int32sl,  # -1: none
+            "name" / _Text,
+            "runs"
+            / PrefixedArray(
+                Int32ul,
+                Struct("address" / Int64ul, "length" / Int32ul, "block" / Int64ul),
+            ),
+        ),
+    ),
+)
+
+ChecksumsBlock = PrefixedArray(Int32ul, Struct("event" / Int64ul, "digest" / Bytes(16)))
+
+IndexBlock = PrefixedArray(
+    Int32ul,
+    Struct("type" / Int8ul, "offset" / Int64ul, "first_event" / Int64ul, "count" / Int32ul),
+)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writing a trace: append-only, whole blocks, valid up to the last one whatever dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any, Iterable, Sequence, Union
+
+from sysrift.errors import RecordError
+from sysrift.trace import codec
+from sysrift.trace.model import ABSOLUTE, End, FileReference, Image, SegmentKind
+from sysrift.trace.schema import (
+    MAJOR,
+    MINOR,
+    BlockFlag,
+    BlockType,
+    ChecksumsBlock,
+    Codec,
+    FileHeader,
+    ImageBlock,
+    IndexBlock,
+    Trailer,
+)
+
+EVENTS_PER_BLOCK = 4096
+PAYLOAD_PER_BLOCK = 1 << 20
+CHUNK = 1 << 20
+"""Bytes of a DATA block; a longer run is cut into several, so that memory stays flat."""
+
+_OPTIONAL = {BlockType.NOTE, BlockType.INDEX}
+
+OutSegment = tuple[int, int, int, Union[bytes, tuple[int, int]]]
+"""(SegmentKind, base argument or ABSOLUTE, offset from it, bytes); instead of bytes
+(length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
+
+
+class TraceWriter:
+    """Writes one trace file.
+
+    Every method that writes raises OSError when the file cannot take it; the file then still ends
+    with a whole block (a partly written one is cut off again).
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        """Create `path` (never overwriting one in place: an old file is replaced)."""
+        try:
+            if path.is_file() and not path.is_symlink():
+                path.unlink()
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RecordError(f"cannot write the trace {path}: {error.strerror}") from None
+        self.path = path
+        self.uuid = uuid.uuid4()
+        self.events = 0
+        self.overhead_bytes = 0
+        self._offset = 0
+        self._index: list[tuple[int, int, int, int]] = []
+        self._files = 0
+        self._records: list[bytes] = []
+        self._segments: list[bytes] = []
+        self._payload: list[bytes] = []
+        self._payload_size = 0
+        self._sites: dict[int, int] = {}
+        self._checksums: list[tuple[int, bytes]] = []
+        self._block_first = 1
+        self._block_time = 0
+        self._last_time = 0
+        self._write(
+            FileHeader.build(
+                {"major": MAJOR, "minor": MINOR, "length": 32, "uuid": self.uuid.bytes}
+            )
+        )
+        self.add_json(BlockType.METADATA, metadata)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._offset
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are events that are not in the file yet."""
+        return bool(self._records)
+
+    # -- blocks ---------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        start = self._offset
+        try:
+            while view:
+                written = os.write(self._fd, view)
+                view = view[written:]
+                self._offset += written
+        except OSError:
+            # Disk full: cut the part that went in, so that the file ends with a whole block (and
+            # there is room again for the END block that says why).
+            self._offset = start
+            try:
+                os.ftruncate(self._fd, start)
+                os.lseek(self._fd, start, os.SEEK_SET)
+            except OSError:
+                pass
+            raise
+
+    def add_block(
+        self, kind: BlockType, raw: bytes, *, packed: bool = False, first: int = 0, count: int = 0
+    ) -> int:
+        """Append a block and return its file offset. `packed` data is stored as it is."""
+        codec_id, stored = (int(Codec.NONE), raw) if packed else codec.compress(raw)
+        flags = 0 if kind in _OPTIONAL else int(BlockFlag.REQUIRED)
+        head = (int(kind), int(codec_id), flags, len(stored), len(raw))
+        crc = zlib.crc32(stored, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, first)))
+        offset = self._offset
+        self._write(codec.BLOCK_HEADER.pack(*head, crc, first) + stored)
+        self._index.append((int(kind), offset, first, count))
+        return offset
+
+    def add_json(self, kind: BlockType, value: dict[str, Any], first: int = 0) -> int:
+        """Append a block that holds a JSON object."""
+        return self.add_block(kind, json.dumps(value, sort_keys=True).encode(), first=first)
+
+    def add_data(self, data: bytes) -> int:
+        """Append a DATA block of at most CHUNK bytes and return its file offset."""
+        return self.add_block(BlockType.DATA, data)
+
+    def note(self, text: str) -> None:
+        """Append a remark for the user of the trace."""
+        self.add_json(BlockType.NOTE, {"text": text}, first=self.events)
+
+    # -- files and images -----------------------------------------------------------------------
+
+    def add_file(self, reference: FileReference, content: Iterable[bytes] | None) -> FileReference:
+        """Append a file reference, with its bytes when `content` (chunks of them) is given.
+
+        Returns the reference as it is in the trace, with its id.
+        """
+        chunks = () if content is None else tuple(self.add_data(part) for part in content)
+        self._files += 1
+        stored = FileReference(**{**reference.__dict__, "id": self._files, "chunks": chunks})
+        self.add_json(BlockType.FILE, {**stored.__dict__, "chunks": list(chunks)})
+        return stored
+
+    def add_image(self, image: Image) -> None:
+        """Append an image; events that came before it are written first."""
+        self.flush()
+        mappings = [
+            {
+                **mapping.__dict__,
+                "file": -1 if mapping.file is None else mapping.file,
+                "runs": [run._asdict() for run in mapping.runs],
+            }
+            for mapping in image.mappings
+        ]
+        raw = ImageBlock.build({**image.__dict__, "mm": list(image.mm), "mappings": mappings})
+        self.add_block(BlockType.IMAGE, raw, first=image.event)
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def add_event(
+        self,
+        kind: int,
+        flags: int,
+        nr: int,
+        task: int,
+        time_us: int,
+        site: int,
+        rsp: int,
+        result: int,
+        input_crc: int,
+        args: Sequence[int],
+        segments: Sequence[OutSegment] = (),
+    ) -> int:
+        """Append an event and return its number; see `model.Event` for what the fields mean."""
+        sites = self._sites
+        site_index = sites.get(site)
+        if site_index is None:
+            if len(sites) == 65535:
+                self.flush()
+                sites = self._sites
+            site_index = sites[site] = len(sites)
+        delta = time_us - self._last_time
+        if delta > 0xFFFFFFFF or not self._records:
+            if self._records:
+                self.flush()
+                site_index = self._sites[site] = 0
+            self._block_time = time_us
+            delta = 0
+        self._last_time = time_us
+        for segment_kind, base, offset, data in segments:
+            if isinstance(data, tuple):
+                length, block = data
+            else:
+                length, block = len(data), 0
+                self._payload.append(data)
+                self._payload_size += length
+            self._segments.append(codec.SEGMENT.pack(segment_kind, base, length, offset, block))
+        count = len(segments)
+        self._records.append(
+            codec.RECORD.pack(
+                kind, flags, site_index, nr, task, delta, rsp, result, input_crc, count, *args
+            )
+        )
+        self.events += 1
+        if len(self._records) >= EVENTS_PER_BLOCK or self._payload_size >= PAYLOAD_PER_BLOCK:
+            self.flush()
+        return self.events
+
+    def add_checksum(self, digest: bytes) -> None:
+        """Note the checksum of writable memory as it is after the newest event."""
+        self._checksums.append((self.events, digest))
+
+    def flush(self) -> None:
+        """Write the events gathered so far as a block."""
+        if self._records:
+            self._write_events()
+        if self._checksums:
+            raw = ChecksumsBlock.build(
+                [{"event": event, "digest": digest} for event, digest in self._checksums]
+            )
+            self.add_block(BlockType.CHECKSUMS, raw, first=self._checksums[0][0])
+            self._checksums = []
+
+    def _write_events(self) -> None:
+        count = len(self._records)
+        sites = list(self._sites)
+        streams = [
+            codec.shuffle(b"".join(self._records), codec.RECORD.size),
+            codec.shuffle(b"".join(self._segments), codec.SEGMENT.size),
+            b"".join(self._payload),
+        ]
+        packed = [codec.compress(stream) for stream in streams]
+        parts = [
+            codec.EVENTS_HEAD.pack(count, len(self._segments), self._block_time, len(sites)),
+            struct.pack(f"<{len(sites)}Q", *sites),
+        ]
+        for raw, (codec_id, stored) in zip(streams, packed):
+            parts.append(codec.STREAM.pack(codec_id, len(raw), len(stored)))
+        parts.extend(stored for _, stored in packed)
+        first = self._block_first
+        body = b"".join(parts)
+        # Forget the events even when writing fails: the caller stops recording then.
+        self._records, self._segments, self._payload = [], [], []
+        self._payload_size = 0
+        self._sites = {}
+        self._block_first = first + count
+        self.add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
+        self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(packed[2][1])
+
+    def drop_pending(self) -> None:
+        """Forget events that are not in the file; after a failed write."""
+        self._records, self._segments, self._payload, self._checksums = [], [], [], []
+        self._sites = {}
+        self._payload_size = 0
+        self.events = self._block_first - 1
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def close(self, end: End) -> None:
+        """Write what is pending, the index, and how it ended."""
+        self.flush()
+        entries = [
+            {"type": kind, "offset": offset, "first_event": first, "count": count}
+            for kind, offset, first, count in self._index
+        ]
+        offset = self.add_block(BlockType.INDEX, IndexBlock.build(entries))
+        self._finish(dataclasses.replace(end, index_offset=offset))
+
+    def close_short(self, end: End) -> None:
+        """Write only how it ended: for a file that can take little more (disk full)."""
+        self.drop_pending()
+        self._finish(end)
+
+    def _finish(self, end: End) -> None:
+        offset = self.add_json(BlockType.END, end.to_json(), first=self.events)
+        self._write(Trailer.build({"end_offset": offset}))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def absolute(kind: SegmentKind, address: int, data: bytes) -> OutSegment:
+    """A segment at an address that no argument points to."""
+    return (kind, ABSOLUTE, address, data)
