@@ -3,6 +3,8 @@
 
 from sysrift.trace.model import (
     ABSOLUTE,
+    AFTER,
+    BEFORE,
     Delivery,
     End,
     Event,
@@ -18,6 +20,8 @@ from sysrift.trace.model import (
 
 __all__ = [
     "ABSOLUTE",
+    "AFTER",
+    "BEFORE",
     "Delivery",
     "End",
     "Event",

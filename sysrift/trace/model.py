@@ -52,6 +52,10 @@ ABSOLUTE = 255
 """`Segment.base` of a segment that hangs on no argument: `offset` is its address."""
 
 
+AFTER, BEFORE = 0, 1
+"""`Segment.address` of REGISTERS: as the event left them, or as it found them."""
+
+
 class Segment(NamedTuple):
     """A run of bytes that belongs to an event.
 

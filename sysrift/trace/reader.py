@@ -56,7 +56,7 @@ class BlockEntry(NamedTuple):
     type: int
     offset: int
     first_event: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class Trace:
@@ -137,17 +137,35 @@ class Trace:
 
     def _block(self, offset: int, expect: Optional[int] = None) -> bytes:
         """The raw bytes of the block at `offset`, its checksum verified."""
+        kind, codec_id, raw_length, stored = self._verified(offset)
+        if expect is not None and kind != expect:
+            raise TraceError(f"damaged trace: another block than expected at byte {offset}")
+        return codec.decompress(codec_id, stored, raw_length)
+
+    def _verified(self, offset: int) -> Tuple[int, int, int, bytes]:
+        """Type, codec, raw length and stored bytes of the block at `offset`, its checksum verified.
+
+        Raises TraceError also for a block that may not be skipped and is not understood.
+        """
         head = self._block_head(offset) if 0 < offset < self.size else None
         if head is None:
             raise TraceError(f"damaged trace: no block at byte {offset} of {self.path}")
         kind, codec_id, flags, stored_length, raw_length, crc, first = head
+        if offset + codec.BLOCK_HEADER.size + stored_length > self.size:
+            # Asked before reading: a read would first allocate what the header claims.
+            raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is cut off")
         stored = self._at(offset + codec.BLOCK_HEADER.size, stored_length)
         zeroed = codec.BLOCK_HEADER.pack(kind, codec_id, flags, stored_length, raw_length, 0, first)
         if len(stored) != stored_length or zlib.crc32(stored, zlib.crc32(zeroed)) != crc:
             raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is corrupt")
-        if expect is not None and kind != expect:
-            raise TraceError(f"damaged trace: another block than expected at byte {offset}")
-        return codec.decompress(codec_id, stored, raw_length)
+        if flags & BlockFlag.UNKNOWN_REQUIRED or (
+            flags & BlockFlag.REQUIRED and kind not in BlockType._value2member_map_
+        ):
+            raise TraceError(
+                f"{self.path} needs a newer SysRift: block type {kind}, flags {flags:#x} at "
+                f"byte {offset}"
+            )
+        return kind, codec_id, raw_length, stored
 
     def _read_index(self) -> Optional[List[BlockEntry]]:
         """The index of a cleanly closed trace; None when there is none (or a damaged one)."""
@@ -174,15 +192,14 @@ class Trace:
                 break
             kind, _, flags, stored_length, _, _, first = head
             after = offset + codec.BLOCK_HEADER.size + stored_length
-            if after > self.size:
+            # A tail of zeros is what a file system may leave after a power failure.
+            if after > self.size or not any(head):
                 break
-            if flags & BlockFlag.UNKNOWN_REQUIRED or (
-                flags & BlockFlag.REQUIRED and kind not in BlockType._value2member_map_
-            ):
-                raise TraceError(
-                    f"{self.path} needs a newer SysRift: block type {kind}, flags {flags:#x} at "
-                    f"byte {offset}"
-                )
+            bulk = (kind == BlockType.EVENTS and first) or (kind == BlockType.DATA and not first)
+            if not (bulk and flags == BlockFlag.REQUIRED):
+                # A damaged header may claim another type. What is large is verified when it is
+                # read; all else is here, also what would only be skipped.
+                self._verified(offset)
             count = 0
             if kind == BlockType.EVENTS:
                 body = self._at(offset + codec.BLOCK_HEADER.size, 4)
@@ -198,7 +215,7 @@ class Trace:
     def _json(raw: bytes, what: str) -> Dict[str, Any]:
         try:
             value = json.loads(raw.decode())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise TraceError(f"damaged trace: its {what} is not readable") from None
         if not isinstance(value, dict):
             raise TraceError(f"damaged trace: its {what} is not readable")
@@ -207,6 +224,9 @@ class Trace:
     def _parse_end(self, raw: bytes) -> End:
         value = self._json(raw, "end")
         known = {key: value[key] for key in End.__dataclass_fields__ if key in value}
+        for key, given in known.items():
+            if not isinstance(given, str if key in ("how", "message") else int):
+                raise TraceError("damaged trace: its end is not readable")
         try:
             return End(**known)
         except TypeError:
@@ -239,6 +259,8 @@ class Trace:
                 except ConstructError:
                     raise TraceError("damaged trace: its checksums are not readable") from None
                 self.checksums.update((item.event, item.digest) for item in sums)
+            elif entry.type not in BlockType._value2member_map_:
+                self._verified(entry.offset)  # refuses what may not be skipped
         self.event_count = expected - 1
         self._firsts = [entry.first_event for entry in self._event_blocks]
         if not self.metadata:
@@ -261,7 +283,7 @@ class Trace:
                 sha256=str(value["sha256"]),
                 chunks=tuple(int(chunk) for chunk in value["chunks"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise TraceError("damaged trace: its file table is not readable") from None
         self.files[reference.id] = reference
 
@@ -273,9 +295,10 @@ class Trace:
     def blocks(self) -> Iterator[Tuple[BlockEntry, int, int]]:
         """Every block with its stored and raw length, for statistics."""
         for entry in self._entries:
-            head = self._block_head(entry.offset)
-            if head is not None:
-                yield entry, head[3], head[4]
+            head = self._block_head(entry.offset) if 0 < entry.offset < self.size else None
+            if head is None:
+                raise TraceError(f"damaged trace: no block at byte {entry.offset} of {self.path}")
+            yield entry, head[3], head[4]
 
     # -- files and images -----------------------------------------------------------------------
 

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Everything here works from a clean clone on Debian or Ubuntu: tools/setup.sh makes .venv and
+# installs what the target needs and the machine lacks (or says which command would).
+
+BIN := .venv/bin
+# The editable install builds the stub, so what the stub or the dependencies are made of renews it.
+SOURCES := pyproject.toml setup.py tools/setup.sh \
+	sysrift/native/stub.S sysrift/native/stub.ld
+PYTEST_ARGS ?=
+WORKERS ?= auto
+
+.PHONY: help build test lint format demo bench fixtures clean
+
+help:
+	@echo "make test      install what is missing, lint, and run every test"
+	@echo "make demo      record a program that crashes sometimes, and debug that crash"
+	@echo "make bench     measure: recording, trace size, replaying, start-up"
+	@echo "make lint      ruff and mypy only"
+	@echo "make format    let ruff format the sources"
+	@echo "make build     .venv with SysRift in it, and the replay stub"
+	@echo "make fixtures  the test programs of fixtures/"
+	@echo "make clean     remove what the above have built"
+	@echo "make test PYTEST_ARGS='-k openssl' WORKERS=0 runs a part of the tests, one at a time"
+
+.venv/.run: $(SOURCES)
+	@tools/setup.sh run
+	@touch $@
+
+.venv/.test: $(SOURCES)
+	@tools/setup.sh test
+	@touch $@ .venv/.run
+
+build: .venv/.run
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict sysrift gdb
+
+format: .venv/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	@tools/setup.sh check
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+demo: .venv/.run
+	@tools/setup.sh check-run
+	@$(BIN)/python tools/demo.py
+
+bench: .venv/.test
+	@tools/setup.sh check
+	@$(BIN)/python tools/bench.py
+
+fixtures:
+	$(MAKE) --no-print-directory -C fixtures
+
+clean:
+	$(MAKE) --no-print-directory -C fixtures clean
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench \
+		sysrift/native/stub
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The process image: take it from a tracee, build it in another.
+
+One thing serves exec, attach, keyframes and checkpoints: mappings, the pages that are not simply
+the mapped file's, registers, the xsave area, and what the kernel knows of the address space
+(auxv, brk, stack start).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import struct
+from typing import Callable, Iterator, List, Optional, Protocol, Tuple
+
+from sysrift.native import STUB_END, STUB_SCRATCH, STUB_START
+from sysrift.trace.model import Image, MappingImage, PageRun
+from sysrift.tracee import BadAddress, Mapping, Registers, RemoteSyscallError, Tracee, read_maps
+
+PAGE = 4096
+CHUNK = 1 << 20
+USER_END = 0x7FFFFFFFF000
+"""End of the user half of the address space with 4-level paging."""
+
+STACK_GUARD_GAP = 256 * PAGE
+"""The kernel keeps a growing stack this far from the mapping below (mm/mmap.c)."""
+
+_NR_MMAP, _NR_MUNMAP, _NR_OPEN, _NR_CLOSE, _NR_PRCTL = 9, 11, 2, 3, 157
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 16, 32, 0x4000
+_PR_SET_MM, _PR_SET_MM_MAP = 35, 14
+_PRESENT, _SWAPPED, _FILE_PAGE = 1 << 63, 1 << 62, 1 << 61
+_ZEROS = bytes(PAGE)
+
+
+class FileRecorder(Protocol):
+    """What capturing needs to name the file behind a mapping."""
+
+    def mapped(self, mapping: Mapping) -> Optional[int]:
+        """The id of the file, or None when its bytes cannot be had (then memory is stored)."""
+
+
+def populated_runs(pid: int, mapping: Mapping) -> Iterator[Tuple[int, int]]:
+    """(address, length) of the runs of pages of `mapping` that may hold bytes of their own.
+
+    For a private file mapping these are the pages that were written to, for others the pages that
+    exist at all (/proc/PID/pagemap: bit 63 present, 62 swapped, 61 the file's own page;
+    Documentation/admin-guide/mm/pagemap.rst). All of it when pagemap cannot be read.
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield mapping.start, mapping.end - mapping.start
+        return
+    private_file = mapping.is_file and not mapping.shared
+    try:
+        start = length = 0
+        pages_at_once = 1 << 16
+        for first in range(mapping.start, mapping.end, pages_at_once * PAGE):
+            count = min(pages_at_once, (mapping.end - first) // PAGE)
+            entries = os.pread(descriptor, count * 8, first // PAGE * 8)
+            if not any(entries):
+                continue
+            for index, entry in enumerate(struct.unpack(f"<{len(entries) // 8}Q", entries)):
+                if not entry & (_PRESENT | _SWAPPED):
+                    continue
+                if private_file and entry & _FILE_PAGE:
+                    continue
+                address = first + index * PAGE
+                if address == start + length and length < CHUNK:
+                    length += PAGE
+                else:
+                    if length:
+                        yield start, length
+                    start, length = address, PAGE
+        if length:
+            yield start, length
+    finally:
+        os.close(descriptor)
+
+
+def _nonzero(address: int, data: bytes) -> Iterator[Tuple[int, bytes]]:
+    """The parts of `data` that are not whole pages of zeros."""
+    if not data.startswith(_ZEROS) and _ZEROS not in data:
+        yield address, data
+        return
+    start = None
+    for at in range(0, len(data), PAGE):
+        empty = data[at : at + PAGE] == _ZEROS
+        if not empty and start is None:
+            start = at
+        elif empty and start is not None:
+            yield address + start, data[start:at]
+            start = None
+    if start is not None:
+        yield address + start, data[start:]
+
+
+def _capture_runs(
+    tracee: Tracee, mapping: Mapping, keep_zeros: bool, add_data: Callable[[bytes], int]
+) -> List[PageRun]:
+    runs = []
+    whole = mapping.name == "[vdso]"  # the kernel's own pages show as file pages
+    spans = (
+        iter([(mapping.start, mapping.end - mapping.start)])
+        if whole
+        else populated_runs(tracee.pid, mapping)
+    )
+    for start, length in spans:
+        for at in range(start, start + length, CHUNK):
+            data = tracee.read_some(at, min(CHUNK, start + length - at))
+            parts = iter([(at, data)]) if keep_zeros else _nonzero(at, data)
+            runs.extend(PageRun(a, len(part), add_data(part)) for a, part in parts if part)
+    return runs
+
+
+def capture(
+    tracee: Tracee, event: int, files: FileRecorder, add_data: Callable[[bytes], int]
+) -> Image:
+    """The image of a stopped tracee, between two instructions (not inside a system call).
+
+    `event` is the number of the last event before it; pages go to `add_data`, which returns where
+    they are. Raises OSError when the process is gone.
+    """
+    mappings = []
+    exe = os.readlink(f"/proc/{tracee.pid}/exe")
+    exe_file = -1
+    for mapping in read_maps(tracee.pid):
+        if mapping.is_kernel:
+            continue
+        file = files.mapped(mapping) if mapping.is_file else None
+        if file is not None and exe_file < 0 and mapping.name == exe:
+            exe_file = file
+        # Without the file, its pages must come from memory: ask for all that exist.
+        source = mapping if file is not None else mapping._replace(inode=0)
+        if mapping.is_file and file is None:
+            source = source._replace(shared=True)
+        mappings.append(
+            MappingImage(
+                start=mapping.start,
+                end=mapping.end,
+                prot=mapping.prot,
+                shared=mapping.shared,
+                offset=mapping.offset,
+                file=file,
+                name=mapping.name,
+                runs=tuple(_capture_runs(tracee, source, file is not None, add_data)),
+            )
+        )
+    stack_limit = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[0]
+    with open(f"/proc/{tracee.pid}/auxv", "rb") as auxv_file:
+        auxv = auxv_file.read()
+    return Image(
+        event=event,
+        task=tracee.pid,
+        registers=bytes(tracee.registers()),
+        xsave=tracee.xsave(),
+        auxv=auxv,
+        mm=_memory_layout(tracee.pid, read_maps(tracee.pid)),
+        stack_limit=stack_limit if stack_limit >= 0 else 0,
+        exe=exe,
+        exe_file=exe_file,
+        mappings=tuple(mappings),
+    )
+
+
+def _memory_layout(pid: int, mappings: List[Mapping]) -> Tuple[int, ...]:
+    """start_code .. env_end, as `struct prctl_mm_map` orders them (prctl(2), proc_pid_stat(5))."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+
+    def field(number: int) -> int:
+        return int(fields[number - 3])
+
+    start_brk = field(47)
+    brk = next((m.end for m in mappings if m.name == "[heap]"), start_brk)
+    return (
+        field(26), field(27), field(45), field(46), start_brk, brk, field(28),
+        field(48), field(49), field(50), field(51),
+    )  # fmt: skip
+
+
+# -- restoring ----------------------------------------------------------------------------------
+
+
+class ImageSource(Protocol):
+    """What restoring needs beside the image: files by id, and stored pages."""
+
+    def file_path(self, file_id: int) -> str:
+        """A path, for the tracee to open, of a file with the recorded content."""
+
+    def data(self, block: int, length: int) -> bytes:
+        """Stored bytes."""
+
+
+class RemoteMemory:
+    """Makes mappings in a tracee by remote system calls."""
+
+    def __init__(self, tracee: Tracee) -> None:
+        self._tracee = tracee
+
+    def map_anonymous(self, address: int, length: int, prot: int) -> None:
+        """Map private zeroed memory at exactly `address`, over whatever is there."""
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
+        self._tracee.remote_syscall(_NR_MMAP, address, length, prot, flags, -1, 0)
+
+    def map_file(self, address: int, length: int, prot: int, path: str, offset: int) -> None:
+        """Map a file privately at exactly `address`."""
+        name = os.fsencode(path) + b"\0"
+        self._tracee.write(STUB_SCRATCH, name)
+        descriptor = self._tracee.remote_syscall(_NR_OPEN, STUB_SCRATCH, os.O_RDONLY, 0)
+        try:
+            flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
+            self._tracee.remote_syscall(
+                _NR_MMAP, address, length, prot, flags, descriptor, offset
+            )
+        finally:
+            self._tracee.remote_syscall(_NR_CLOSE, descriptor)
+
+    def unmap(self, address: int, length: int) -> None:
+        """Unmap whatever is mapped there."""
+        if length:
+            self._tracee.remote_syscall(_NR_MUNMAP, address, length)
+
+    def clear(self) -> None:
+        """Unmap everything but the stub."""
+        self.unmap(0, STUB_START)
+        self.unmap(STUB_END, USER_END - STUB_END)
+
+
+def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
+    """Build `image` in a tracee that runs the stub (and perhaps another image), in place.
+
+    Its registers are the image's afterwards. Raises RemoteSyscallError, OSError or BadAddress when
+    the kernel does not allow it, and what `source` raises.
+    """
+    memory = RemoteMemory(tracee)
+    memory.clear()
+    stack_start = image.mm[6]
+    below = 0
+    for mapping in image.mappings:
+        length = mapping.end - mapping.start
+        if mapping.file is not None:
+            path = source.file_path(mapping.file)
+            memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset)
+        elif mapping.start <= stack_start < mapping.end:
+            # The stack grew by itself while recording; here it has its full size from the start,
+            # since a debugger's writes do not make a stack grow.
+            room = image.stack_limit or length
+            lowest = max(mapping.end - room // PAGE * PAGE, below + STACK_GUARD_GAP)
+            start = min(lowest, mapping.start)
+            memory.map_anonymous(start, mapping.end - start, mapping.prot)
+        else:
+            memory.map_anonymous(mapping.start, length, mapping.prot)
+        for run in mapping.runs:
+            tracee.write(run.address, source.data(run.block, run.length))
+        below = mapping.end
+    _set_memory_layout(tracee, image)
+    tracee.set_xsave(image.xsave)
+    tracee.set_registers(Registers.from_bytes(image.registers))
+
+
+def _set_memory_layout(tracee: Tracee, image: Image) -> None:
+    """Tell the kernel auxv, brk and stack start, which debuggers ask it for (PR_SET_MM_MAP).
+
+    A kernel without CONFIG_CHECKPOINT_RESTORE refuses: the replay is as faithful, but a debugger
+    sees the stub's auxv then.
+    """
+    auxv_at = STUB_SCRATCH
+    layout_at = STUB_SCRATCH + 0x1000
+    tracee.write(auxv_at, image.auxv)
+    layout = struct.pack("<12QIi", *image.mm, auxv_at, len(image.auxv), -1)
+    tracee.write(layout_at, layout)
+    try:
+        tracee.remote_syscall(_NR_PRCTL, _PR_SET_MM, _PR_SET_MM_MAP, layout_at, len(layout), 0)
+    except RemoteSyscallError:
+        pass
+
+
+# -- checksums ----------------------------------------------------------------------------------
+
+
+def checksum_spans(pid: int) -> Iterator[Tuple[int, int]]:
+    """(address, length), of at most CHUNK bytes, of writable private memory that may not be zero."""
+    for mapping in read_maps(pid):
+        if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
+            continue
+        if mapping.is_file and not mapping.name.startswith("/dev/zero"):
+            spans = iter([(mapping.start, mapping.end - mapping.start)])
+        else:
+            spans = populated_runs(pid, mapping._replace(inode=0, shared=True))
+        for start, length in spans:
+            for at in range(start, start + length, CHUNK):
+                yield at, min(CHUNK, start + length - at)
+
+
+def checksum(tracee: Tracee) -> bytes:
+    """A 16-byte digest of all writable private memory; pages of zeros do not count.
+
+    So it is the same for memory that was never touched and for memory that holds zeros, and for a
+    stack that grew and one that had its size from the start.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for at, length in checksum_spans(tracee.pid):
+        data = tracee.read_some(at, length)
+        for page in range(0, len(data), PAGE):
+            part = data[page : page + PAGE]
+            if part != _ZEROS[: len(part)]:
+                digest.update(struct.pack("<Q", at + page))
+                digest.update(part)
+    return digest.digest()
+
+
+_STUB_RANGE = range(STUB_START, STUB_END)
+
+__all__ = [
+    "BadAddress",
+    "FileRecorder",
+    "ImageSource",
+    "RemoteMemory",
+    "capture",
+    "checksum",
+    "checksum_spans",
+    "populated_runs",
+    "restore",
+]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One system call while it is being recorded: from its entry to its exit."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Callable, Optional
+
+from sysrift.syscalls import BadAddress, Range, Row
+from sysrift.trace.model import ABSOLUTE, EventFlag, SegmentKind
+from sysrift.trace.writer import CHUNK, OutSegment
+from sysrift.tracee import Tracee
+
+SHOWN_DATA = 32
+"""Leading bytes kept, for people to read, of a buffer that the program handed in."""
+SHOWN_STRUCT = 256
+SHOWN_STRING = 4096
+
+_SHOWN = {"data": SHOWN_DATA, "struct": SHOWN_STRUCT, "string": SHOWN_STRING}
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+class Call:
+    """A system call that has been entered."""
+
+    __slots__ = (
+        "args", "before", "effect", "flags", "guess", "input_crc", "nr", "rewound", "row",
+        "segments", "site", "sp", "time_us",
+    )  # fmt: skip
+
+    def __init__(
+        self, nr: int, args: tuple[int, ...], site: int, sp: int, time_us: int, row: Optional[Row]
+    ) -> None:
+        self.nr = nr
+        self.args = args
+        self.site = site
+        self.sp = sp
+        self.time_us = time_us
+        self.row = row
+        self.flags = 0
+        self.input_crc = 0
+        self.before: object = None
+        self.guess: Optional[object] = None
+        self.segments: list[OutSegment] = []
+        self.effect: Optional[Callable[[int], Optional[int]]] = None
+        self.rewound = False
+
+
+def read_inputs(
+    row: Row, args: tuple[int, ...], tracee: Tracee, segments: Optional[list[OutSegment]]
+) -> int:
+    """The CRC-32 of what the program hands in by this call.
+
+    Its leading bytes go to `segments` (when recording). Recorder and replayer must read the same
+    memory, so both come here.
+    """
+    crc = 0
+    for argument, address, length, kind in row.inputs(args, tracee):
+        start = 0
+        while start < length:
+            part = min(CHUNK, length - start)
+            try:
+                data = tracee.read(address + start, part)
+            except BadAddress:
+                break
+            crc = zlib.crc32(data, crc)
+            if segments is not None and not start:
+                offset = (address - args[argument]) & _MASK
+                segments.append((SegmentKind.IN, argument, offset, data[: _SHOWN[kind]]))
+            start += part
+    return crc
+
+
+def store_range(
+    tracee: Tracee, add_data: Callable[[bytes], int], args: tuple[int, ...], item: Range
+) -> tuple[list[OutSegment], int]:
+    """The segments that hold what the kernel wrote into a range, and the event flags to set."""
+    argument, address, length, _ = item
+    base = address - args[argument] if argument != ABSOLUTE else address
+    base &= _MASK
+    if length <= CHUNK:
+        try:
+            return [(SegmentKind.OUT, argument, base, tracee.read(address, length))], 0
+        except BadAddress:
+            data = tracee.read_some(address, length)
+            return [(SegmentKind.OUT, argument, base, data)], EventFlag.INCOMPLETE
+    segments: list[OutSegment] = []
+    for start in range(0, length, CHUNK):
+        want = min(CHUNK, length - start)
+        data = tracee.read_some(address + start, want)
+        if data:
+            reference = (len(data), add_data(data))
+            segments.append((SegmentKind.OUT, argument, (base + start) & _MASK, reference))
+        if len(data) < want:
+            return segments, EventFlag.INCOMPLETE
+    return segments, 0

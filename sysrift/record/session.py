@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A whole recording: from the command line's words to the program's exit status."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Optional
+
+import sysrift
+from sysrift import machine
+from sysrift.errors import CannotExecute
+from sysrift.record import launch
+from sysrift.record.recorder import Options, Recorder
+from sysrift.trace import store
+from sysrift.trace.writer import TraceWriter
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What `sysrift-record` was asked for."""
+
+    argv: list[str]
+    output: Optional[Path] = None
+    quiet: bool = False
+    checksum_every: int = 0
+    store_all_files: bool = False
+    pin: bool = True
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def warn(text: str) -> None:
+    """A remark to the user, beside whatever the program prints."""
+    print(f"sysrift: {text}", file=sys.stderr, flush=True)
+
+
+def _metadata(options: RecordOptions, path: str) -> dict[str, Any]:
+    limits = {
+        name: list(resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}")))
+        for name in ("stack", "nofile", "data", "as", "core")
+    }
+    return {
+        "argv": options.argv,
+        "exe": os.path.realpath(path),
+        "cwd": os.getcwd(),
+        "envp": [f"{key}={value}" for key, value in options.environment.items()],
+        "started": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "recorder": sysrift.__version__,
+        "kernel": machine.kernel_release(),
+        "machine": os.uname().machine,
+        "host": os.uname().nodename,
+        "cpu_model": machine.cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "limits": limits,
+        "checksum_every": options.checksum_every,
+        "clock": "monotonic",
+    }
+
+
+def _current_cpu() -> int:
+    """The CPU this runs on: the scheduler's choice, so the least busy one a moment ago."""
+    cpu: int = ctypes.CDLL(None).sched_getcpu()
+    return cpu if cpu >= 0 else min(os.sched_getaffinity(0))
+
+
+def record(options: RecordOptions) -> int:
+    """Record a program to its end; returns the exit status that the command should have.
+
+    Raises SysRiftError when recording could not begin; the program did not run then.
+    """
+    path = launch.find_program(options.argv[0], options.environment)
+    launch.refuse_setuid(path)
+    own_file = options.output is None
+    target = options.output or store.fresh_path(path)
+    writer = None
+    affinity = frozenset(os.sched_getaffinity(0))
+    cpu = _current_cpu() if options.pin else None
+    try:
+        writer = TraceWriter(target, _metadata(options, path))
+        pid = launch.spawn(path, options.argv, options.environment, cpu)
+    except BaseException as error:
+        if writer is not None:
+            writer.abandon()
+        if writer is not None or own_file:
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CannotExecute(f"cannot write the trace {target}: {error.strerror}", 125) from None
+        raise
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    restore = _step_aside(pid)
+    try:
+        recorder = Recorder(
+            pid,
+            writer,
+            Options(options.checksum_every, affinity),
+            warn=warn,
+            store_all_files=options.store_all_files,
+        )
+        status = recorder.run()
+    finally:
+        restore()
+        os.sched_setaffinity(0, affinity)
+    store.set_latest(target)
+    if not options.quiet:
+        _summary(writer, target, status, recorder.stopped)
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+def _step_aside(pid: int) -> Any:
+    """Keyboard signals are the program's: ignore them; pass a SIGTERM on. Returns the undoing."""
+    previous = {
+        sig: signal.signal(sig, signal.SIG_IGN)
+        for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    }
+
+    def forward(sig: int, _: object) -> None:
+        try:
+            os.kill(pid, sig)
+        except ProcessLookupError:
+            pass
+
+    previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, forward)
+
+    def undo() -> None:
+        for sig, handler in previous.items():
+            signal.signal(sig, handler)
+
+    return undo
+
+
+def _summary(writer: TraceWriter, target: Path, status: int, stopped: str) -> None:
+    if os.WIFSIGNALED(status):
+        try:
+            name = signal.Signals(os.WTERMSIG(status)).name
+        except ValueError:
+            name = f"signal {os.WTERMSIG(status)}"
+        how = f"killed by {name}"
+    else:
+        how = f"exited with status {os.WEXITSTATUS(status)}"
+    if stopped:
+        how += f"; recording stopped before: {stopped}"
+    warn(f"{target}: {writer.events} events, {writer.size} bytes; {how}")

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signals while recording: what one will do, what its frame is, and rdtsc, which comes as SIGSEGV.
+
+An asynchronous signal is delivered only where replay can find the place again: right after a
+system call, or right before one. One that arrives elsewhere is held until then.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+import struct
+from typing import NamedTuple, Optional
+
+from sysrift.tracee import BadAddress, Registers, Tracee
+from sysrift.tracee.ptrace import tgkill
+
+# Signals that the processor raises at an instruction; asynchronous all the same when sent by kill.
+SYNCHRONOUS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+)
+
+_DEFAULT_IGNORED = frozenset(
+    {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
+)
+_DEFAULT_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+
+_RDTSC = b"\x0f\x31"
+_RDTSCP = b"\x0f\x01\xf9"
+
+# struct rt_sigframe (arch/x86/include/asm/sigframe.h): return address, ucontext, siginfo; the
+# xsave area lies above, at ucontext.uc_mcontext.fpstate, its size in its software-reserved bytes.
+_FRAME_SIZE = 8 + 304 + 128
+_FPSTATE_AT = 8 + 40 + 184
+_SW_RESERVED_AT = 464
+_XSTATE_MAGIC1 = 0x46505853
+_FXSAVE_SIZE = 512
+
+
+class Action(enum.Enum):
+    """What delivering a signal will do."""
+
+    IGNORE = "ignore"
+    HANDLER = "handler"
+    STOP = "stop"
+    FATAL = "fatal"
+
+
+def signal_code(siginfo: bytes) -> int:
+    """si_code: above zero when the kernel raised the signal."""
+    code: int = struct.unpack_from("<i", siginfo, 8)[0]
+    return code
+
+
+def is_synchronous(sig: int, siginfo: bytes) -> bool:
+    """Whether an instruction raised it, so that replay raises it again."""
+    return sig in SYNCHRONOUS and signal_code(siginfo) > 0
+
+
+def action_of(pid: int, sig: int) -> Action:
+    """What signal `sig` does to process `pid` now (/proc/PID/status: SigIgn, SigCgt)."""
+    ignored = caught = 0
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("SigIgn:"):
+                ignored = int(line.split()[1], 16)
+            elif line.startswith("SigCgt:"):
+                caught = int(line.split()[1], 16)
+                break
+    bit = 1 << (sig - 1)
+    if caught & bit:
+        return Action.HANDLER
+    if ignored & bit:
+        return Action.IGNORE
+    if sig in _DEFAULT_IGNORED:
+        return Action.IGNORE
+    return Action.STOP if sig in _DEFAULT_STOPS else Action.FATAL
+
+
+def frame_bytes(tracee: Tracee, registers: Registers) -> bytes:
+    """The signal frame at the first instruction of a handler, from rsp up. May be cut short."""
+    end = registers.rsp + _FRAME_SIZE
+    try:
+        fpstate = struct.unpack("<Q", tracee.read(registers.rsp + _FPSTATE_AT, 8))[0]
+        if registers.rsp < fpstate < registers.rsp + (1 << 20):
+            magic, size = struct.unpack("<II", tracee.read(fpstate + _SW_RESERVED_AT, 8))
+            end = max(end, fpstate + (size if magic == _XSTATE_MAGIC1 else _FXSAVE_SIZE))
+    except BadAddress:
+        pass
+    return tracee.read_some(registers.rsp, end - registers.rsp)
+
+
+class TscRead(NamedTuple):
+    """An rdtsc (number 0) or rdtscp (number 1) that was trapped."""
+
+    number: int
+    length: int
+
+
+def tsc_instruction(tracee: Tracee, rip: int) -> Optional[TscRead]:
+    """The time-stamp counter instruction at `rip`, if there is one."""
+    code = tracee.read_some(rip, 3)
+    if code.startswith(_RDTSC):
+        return TscRead(0, 2)
+    if code == _RDTSCP:
+        return TscRead(1, 3)
+    return None
+
+
+class Held(NamedTuple):
+    """A signal that waits for the next system call boundary."""
+
+    sig: int
+    siginfo: bytes
+
+
+class HeldSignals:
+    """Signals on their way: held back by the recorder, or queued in the kernel again.
+
+    A signal is queued again by tgkill, which loses its siginfo; that is put back when it arrives.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Held] = []
+        self._requeued: dict[int, list[bytes]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def hold(self, sig: int, siginfo: bytes) -> None:
+        """Keep a signal. A standard signal that is kept already merges, as in the kernel."""
+        if sig < signal.SIGRTMIN and any(held.sig == sig for held in self._held):
+            return
+        self._held.append(Held(sig, siginfo))
+
+    def requeue(self, pid: int) -> None:
+        """Send every held signal again: the kernel delivers them as it would have."""
+        for held in self._held:
+            self._requeued.setdefault(held.sig, []).append(held.siginfo)
+            tgkill(pid, held.sig)
+        self._held = []
+
+    def original_siginfo(self, sig: int) -> Optional[bytes]:
+        """The siginfo that an arriving signal had when it was held; None if it was not."""
+        waiting = self._requeued.get(sig)
+        return waiting.pop(0) if waiting else None

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What some system calls need while recording, beyond their row in the table.
+
+`ENTRY` hooks run at the syscall-entry-stop, `EXIT` hooks at the syscall-exit-stop before the event
+is logged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import mmap as mmap_module
+import os
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Optional
+
+from sysrift.record import guess
+from sysrift.record.call import Call
+from sysrift.record.leaks import PR_SET_TSC, PR_TSC_ENABLE
+from sysrift.syscalls import NAMES, BadAddress
+from sysrift.trace.model import ABSOLUTE, AFTER, SegmentKind
+from sysrift.trace.writer import CHUNK
+from sysrift.tracee import Tracee, TraceeGone, read_maps
+from sysrift.tracee import ptrace as pt
+
+if TYPE_CHECKING:
+    from sysrift.record.recorder import Recorder
+
+CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
+MAP_SHARED_MASK, MAP_ANONYMOUS = 0x03, 0x20
+_MAP_SHARED = (1, 3)
+PR_GET_TSC = 25
+MADV_FREE = 8
+
+_VFORK_LIMIT = 256 << 20
+"""Writable memory above this is not compared around a vfork."""
+
+
+def stop_recording(message: str) -> None:
+    """Raise RecordingStops."""
+    from sysrift.record.recorder import RecordingStops
+
+    raise RecordingStops(message)
+
+
+# -- calls that do not reach the kernel -------------------------------------------------------------
+
+
+def refuse(recorder: Recorder, call: Call) -> None:
+    """ENOSYS: the program falls back to what can be recorded."""
+    call.guess = None
+    recorder.suppress(-errno.ENOSYS)
+    if call.row is not None and call.row.name != "rseq":
+        name = call.row.name
+        recorder.note(f"refused {name}", f"{name} answers ENOSYS while recording")
+
+
+def prctl(recorder: Recorder, call: Call) -> None:
+    """The program's own PR_SET_TSC and PR_GET_TSC are virtual: rdtsc stays trapped."""
+    option = call.args[0] & 0xFFFFFFFF
+    if option == PR_SET_TSC:
+        recorder.suppress(0)
+    elif option == PR_GET_TSC:
+        try:
+            recorder.tracee.write(call.args[1], struct.pack("<i", PR_TSC_ENABLE))
+            recorder.suppress(0)
+        except BadAddress:
+            recorder.suppress(-errno.EFAULT)
+
+
+def sched_setaffinity(recorder: Recorder, call: Call) -> None:
+    """The program shares one CPU with the recorder; what it asks for is only remembered."""
+    if call.args[0] not in (0, recorder.tracee.pid):
+        return
+    try:
+        mask = recorder.tracee.read(call.args[2], min(call.args[1] & 0xFFFFFFFF, 1024))
+    except BadAddress:
+        recorder.suppress(-errno.EFAULT)
+        return
+    bits = int.from_bytes(mask, "little")
+    usable = {cpu for cpu in recorder.options.affinity if bits >> cpu & 1}
+    if usable:
+        recorder.affinity = frozenset(usable)
+        recorder.suppress(0)
+    else:
+        recorder.suppress(-errno.EINVAL)
+
+
+def sched_getaffinity(recorder: Recorder, call: Call) -> None:
+    """Answer what the program would have seen without a recorder."""
+
+    def effect(result: int) -> None:
+        if result > 0 and call.args[0] in (0, recorder.tracee.pid) and recorder.affinity:
+            bits = sum(1 << cpu for cpu in recorder.affinity)
+            recorder.tracee.write(call.args[2], bits.to_bytes(result, "little"))
+
+    call.effect = effect
+
+
+def madvise(recorder: Recorder, call: Call) -> None:
+    """MADV_FREE lets the kernel take pages at any time: here they stay, which is allowed."""
+    if call.args[2] & 0xFFFFFFFF == MADV_FREE:
+        recorder.suppress(0)
+
+
+def ptrace_call(recorder: Recorder, _: Call) -> None:
+    """The program's own use of ptrace fails, since it is traced already."""
+    recorder.note("ptrace", "the program uses ptrace itself: calls that need to be its tracer fail")
+
+
+# -- processes and threads ----------------------------------------------------------------------------
+
+
+def _clone_flags(recorder: Recorder, call: Call) -> int:
+    if call.nr == NAMES["vfork"]:
+        return CLONE_VM | CLONE_VFORK
+    if call.nr == NAMES["clone"]:
+        return call.args[0]
+    if call.nr == NAMES["clone3"]:
+        try:
+            flags: int = struct.unpack("<Q", recorder.tracee.read(call.args[0], 8))[0]
+            return flags
+        except BadAddress:
+            return 0
+    return 0
+
+
+def new_task(recorder: Recorder, call: Call) -> None:
+    """fork and its kin: threads end the recording, children are let go unrecorded."""
+    flags = _clone_flags(recorder, call)
+    if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
+        what = "starts a thread" if flags & CLONE_THREAD else "shares its memory with a new process"
+        stop_recording(f"the program {what}, which is not recorded yet")
+    recorder.note("fork", "the program starts other processes: only the first one is recorded")
+    if flags & CLONE_VM:
+        # The child borrows the memory: what it writes there is found by comparing.
+        call.guess = guess.memory_snapshot(recorder.tracee, _VFORK_LIMIT)
+        if call.guess is None:
+            stop_recording(
+                "the program lends more than 256 MiB of memory to a child (vfork), "
+                "which is not recorded yet"
+            )
+
+
+def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
+    """What a vfork child wrote into the memory it borrowed."""
+    if call.guess is not None:
+        call.segments += guess.changes(recorder.tracee, call.guess)  # type: ignore[arg-type]
+
+
+def let_child_go(recorder: Recorder) -> None:
+    """At PTRACE_EVENT_FORK and the like: detach the child, its leaks open again."""
+    message = ctypes.c_ulong()
+    parent = recorder.tracee
+    pt.ptrace(pt.PTRACE_GETEVENTMSG, parent.pid, None, ctypes.addressof(message))
+    pid = message.value
+    try:
+        _, status = os.waitpid(pid, pt.WALL)
+        if not os.WIFSTOPPED(status):
+            return
+        child = Tracee(pid, parent.remote_site)
+    except (OSError, ChildProcessError):
+        return
+    try:
+        flags = _clone_flags(recorder, recorder.call) if recorder.call else 0
+        recorder.leaks.reopen(child, shared_memory=bool(flags & CLONE_VM))
+        if recorder.affinity:
+            os.sched_setaffinity(pid, recorder.affinity)
+        for sig, _ in child.held_signals:
+            pt.tgkill(pid, sig)
+        pt.ptrace(pt.PTRACE_DETACH, pid, None, 0)
+    except (OSError, TraceeGone, BadAddress):
+        pass
+    finally:
+        child.close()
+
+
+# -- memory -------------------------------------------------------------------------------------------
+
+
+def mmap(recorder: Recorder, call: Call, result: int) -> None:
+    """Name the file that was mapped; store what a device gave."""
+    _, length, _, flags, fd, offset = call.args
+    if -4096 < result < 0 or flags & MAP_ANONYMOUS:
+        if not -4096 < result < 0 and flags & MAP_SHARED_MASK in _MAP_SHARED:
+            _note_shared(recorder)
+        return
+    shared = flags & MAP_SHARED_MASK in _MAP_SHARED
+    fd = struct.unpack("<i", struct.pack("<I", fd & 0xFFFFFFFF))[0]
+    file = recorder.files.opened(recorder.tracee.pid, fd, offset, length, keep=shared)
+    if file is not None:
+        call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (0, file)))
+        if shared and call.args[2] & 2:
+            _note_shared(recorder)
+        return
+    recorder.note(
+        f"map {fd}", "the program maps a device or special file: its memory is stored as it was"
+    )
+    _store_memory(recorder, call, result, length)
+
+
+def shmat(recorder: Recorder, call: Call, result: int) -> None:
+    """Store what a System V segment holds; it is replayed as private memory."""
+    if -4096 < result < 0:
+        return
+    mapping = next((m for m in read_maps(recorder.tracee.pid) if m.start == result), None)
+    if mapping is not None:
+        _note_shared(recorder)
+        _store_memory(recorder, call, result, mapping.end - mapping.start)
+
+
+def _note_shared(recorder: Recorder) -> None:
+    recorder.note(
+        "shared memory",
+        "the program maps memory shared with others: what they write there is not recorded",
+    )
+
+
+def _store_memory(recorder: Recorder, call: Call, address: int, length: int) -> None:
+    for at in range(address, address + length, CHUNK):
+        want = min(CHUNK, address + length - at)
+        data = recorder.tracee.read_some(at, want)
+        block = recorder.writer.add_data(data.ljust(want, b"\0"))
+        call.segments.append((SegmentKind.OUT, ABSOLUTE, at, (want, block)))
+
+
+# -- registers and the end ------------------------------------------------------------------------------
+
+
+def rt_sigreturn(recorder: Recorder, call: Call, _: int) -> None:
+    """The whole register state comes from a frame that the program could change."""
+    tracee = recorder.tracee
+    call.segments.append((SegmentKind.REGISTERS, ABSOLUTE, AFTER, bytes(tracee.registers())))
+    call.segments.append((SegmentKind.XSAVE, ABSOLUTE, 0, tracee.xsave()))
+
+
+def exit_call(recorder: Recorder, call: Call) -> None:
+    """exit and exit_group have no exit stop."""
+    recorder.log_last_call(call)
+    recorder.call = None
+
+
+# rdtscp; mov %eax,(%rdi); mov %edx,4(%rdi); mov %ecx,8(%rdi); ret
+_RDTSCP_FUNCTION = bytes.fromhex("0f01f9 8907 895704 894f08 c3")
+
+
+_code_pages: list[mmap_module.mmap] = []
+"""Keeps the function's page mapped."""
+
+
+@functools.lru_cache(maxsize=None)
+def _tsc_function() -> Optional[Callable[[object], object]]:
+    """A native function that stores rdtscp's three words, None where that cannot be run."""
+    if "rdtscp" not in Path("/proc/cpuinfo").read_text(errors="replace"):
+        return None
+    try:
+        code = mmap_module.mmap(-1, 4096, prot=mmap_module.PROT_READ | mmap_module.PROT_WRITE | 4)
+    except OSError:
+        return None
+    code.write(_RDTSCP_FUNCTION)
+    _code_pages.append(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+
+def read_tsc() -> tuple[int, int]:
+    """The time-stamp counter and processor id that a trapped rdtsc(p) gets.
+
+    Nanoseconds of CLOCK_MONOTONIC_RAW, a counter at 1 GHz, where the real one cannot be read.
+    """
+    function = _tsc_function()
+    if function is None:
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), 0
+    words = (ctypes.c_uint32 * 3)()
+    function(ctypes.addressof(words))
+    return words[0] | words[1] << 32, words[2]
+
+
+Entry = Callable[["Recorder", Call], None]
+Exit = Callable[["Recorder", Call, int], None]
+
+ENTRY: dict[int, Entry] = {
+    NAMES[name]: hook
+    for names, hook in (
+        ("rseq io_uring_setup io_setup userfaultfd", refuse),
+        ("prctl", prctl),
+        ("sched_setaffinity", sched_setaffinity),
+        ("sched_getaffinity", sched_getaffinity),
+        ("madvise", madvise),
+        ("ptrace", ptrace_call),
+        ("fork vfork clone clone3", new_task),
+        ("exit exit_group", exit_call),
+    )
+    for name in names.split()
+}
+
+EXIT: dict[int, Exit] = {
+    NAMES[name]: hook
+    for names, hook in (
+        ("mmap", mmap),
+        ("shmat", shmat),
+        ("vfork clone clone3", compare_after_vfork),
+        ("rt_sigreturn", rt_sigreturn),
+    )
+    for name in names.split()
+}
+

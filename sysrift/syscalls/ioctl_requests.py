@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`ioctl` requests whose number does not say, or says wrongly, what memory they use.
+
+From include/uapi: asm-generic/ioctls.h, linux/{sockios,fs,kd,vt,loop,if_tun,random}.h, scsi/sg.h.
+"""
+
+from __future__ import annotations
+
+#: Types (the second byte) whose structures hold further pointers, so that size and direction are
+#: not the whole story: block trace and partitions, SCSI, DRM, sound, media, USB, KVM, Btrfs, ...
+NESTED_TYPES = frozenset(
+    [0x12, 0x22, 0x53, 0x70, 0x89, 0x8B, 0x94, 0xAE, 0xB3, 0xB4, 0xB5, 0xB8, 0xC0, 0xCE, 0xFD]
+    + [ord(letter) for letter in "ABCDEHIMNSUVWbdghmnoptuxz"]
+) - {0x45, 0x48}  # evdev and hidraw are well-behaved but for what is listed
+
+REQUESTS = """
+# terminals
+0x5401 TCGETS arg:termios>
+0x5402 TCSETS arg:termios<
+0x5403 TCSETSW arg:termios<
+0x5404 TCSETSF arg:termios<
+0x5405 TCGETA arg:ptr>18
+0x5406 TCSETA arg:ptr<18
+0x5407 TCSETAW arg:ptr<18
+0x5408 TCSETAF arg:ptr<18
+0x5409 TCSBRK
+0x540a TCXONC
+0x540b TCFLSH
+0x540c TIOCEXCL
+0x540d TIOCNXCL
+0x540e TIOCSCTTY
+0x540f TIOCGPGRP arg:int_ptr>4
+0x5410 TIOCSPGRP arg:int_ptr<4
+0x5411 TIOCOUTQ arg:int_ptr>4
+0x5412 TIOCSTI arg:ptr<1
+0x5413 TIOCGWINSZ arg:winsize>
+0x5414 TIOCSWINSZ arg:winsize<
+0x5415 TIOCMGET arg:int_ptr>4
+0x5416 TIOCMBIS arg:int_ptr<4
+0x5417 TIOCMBIC arg:int_ptr<4
+0x5418 TIOCMSET arg:int_ptr<4
+0x5419 TIOCGSOFTCAR arg:int_ptr>4
+0x541a TIOCSSOFTCAR arg:int_ptr<4
+0x541b FIONREAD arg:int_ptr>4
+0x541c TIOCLINUX arg:ptr<1 ?
+0x541d TIOCCONS
+0x541e TIOCGSERIAL arg:ptr>72
+0x541f TIOCSSERIAL arg:ptr<72
+0x5420 TIOCPKT arg:int_ptr<4
+0x5421 FIONBIO arg:int_ptr<4
+0x5422 TIOCNOTTY
+0x5423 TIOCSETD arg:int_ptr<4
+0x5424 TIOCGETD arg:int_ptr>4
+0x5425 TCSBRKP
+0x5427 TIOCSBRK
+0x5428 TIOCCBRK
+0x5429 TIOCGSID arg:int_ptr>4
+0x802c542a TCGETS2 arg:ptr>44
+0x402c542b TCSETS2 arg:ptr<44
+0x402c542c TCSETSW2 arg:ptr<44
+0x402c542d TCSETSF2 arg:ptr<44
+0x542e TIOCGRS485 arg:ptr>32
+0x542f TIOCSRS485 arg:ptr<32>32
+0x80045430 TIOCGPTN arg:int_ptr>4
+0x40045431 TIOCSPTLCK arg:int_ptr<4
+0x80045432 TIOCGDEV arg:int_ptr>4
+0x5432 TCGETX arg:ptr>16
+0x5433 TCSETX arg:ptr<16
+0x5434 TCSETXF arg:ptr<16
+0x5435 TCSETXW arg:ptr<16
+0x40045436 TIOCSIG
+0x5437 TIOCVHANGUP
+0x80045438 TIOCGPKT arg:int_ptr>4
+0x80045439 TIOCGPTLCK arg:int_ptr>4
+0x80045440 TIOCGEXCL arg:int_ptr>4
+0x5441 TIOCGPTPEER arg:flags.open
+0x5450 FIONCLEX
+0x5451 FIOCLEX
+0x5452 FIOASYNC arg:int_ptr<4
+0x5453 TIOCSERCONFIG
+0x5456 TIOCGLCKTRMIOS arg:termios>
+0x5457 TIOCSLCKTRMIOS arg:termios<
+0x5459 TIOCSERGETLSR arg:int_ptr>4
+0x545c TIOCMIWAIT
+0x545d TIOCGICOUNT arg:ptr>80
+0x5460 FIOQSIZE arg:ptr>8
+
+# files (linux/fs.h); the flag requests say long, but the kernel moves an int
+0x0001 FIBMAP arg:int_ptr<4>4
+0x0002 FIGETBSZ arg:int_ptr>4
+0x80086601 FS_IOC_GETFLAGS arg:int_ptr>4
+0x40086602 FS_IOC_SETFLAGS arg:int_ptr<4
+0x80087601 FS_IOC_GETVERSION arg:int_ptr>4
+0x40087602 FS_IOC_SETVERSION arg:int_ptr<4
+0x801c581f FS_IOC_FSGETXATTR arg:fsxattr>
+0x401c5820 FS_IOC_FSSETXATTR arg:fsxattr<
+0xc020660b FS_IOC_FIEMAP arg:ptr<32 =extents
+0xc0045877 FIFREEZE
+0xc0045878 FITHAW
+0xc0185879 FITRIM arg:ptr<24>24
+0x40049409 FICLONE arg:fd
+0x4020940d FICLONERANGE arg:ptr<32
+0xc0189436 FIDEDUPERANGE =dedupe
+0x81009431 FS_IOC_GETFSLABEL arg:ptr>256
+0x41009432 FS_IOC_SETFSLABEL arg:ptr<256
+0x80111500 FS_IOC_GETFSUUID arg:ptr>17
+0x80811501 FS_IOC_GETFSSYSFSPATH arg:ptr>129
+
+# sockets (linux/sockios.h)
+0x8901 FIOSETOWN arg:int_ptr<4
+0x8902 SIOCSPGRP arg:int_ptr<4
+0x8903 FIOGETOWN arg:int_ptr>4
+0x8904 SIOCGPGRP arg:int_ptr>4
+0x8905 SIOCATMARK arg:int_ptr>4
+0x8906 SIOCGSTAMP_OLD arg:timeval>
+0x8907 SIOCGSTAMPNS_OLD arg:timespec>
+0x80108906 SIOCGSTAMP_NEW arg:timeval>
+0x80108907 SIOCGSTAMPNS_NEW arg:timespec>
+0x8910 SIOCGIFNAME arg:ifreq<>
+0x8911 SIOCSIFLINK
+0x8912 SIOCGIFCONF arg:ptr<16 =interfaces
+0x8913 SIOCGIFFLAGS arg:ifreq<>
+0x8914 SIOCSIFFLAGS arg:ifreq<
+0x8915 SIOCGIFADDR arg:ifreq<>
+0x8916 SIOCSIFADDR arg:ifreq<
+0x8917 SIOCGIFDSTADDR arg:ifreq<>
+0x8918 SIOCSIFDSTADDR arg:ifreq<
+0x8919 SIOCGIFBRDADDR arg:ifreq<>
+0x891a SIOCSIFBRDADDR arg:ifreq<
+0x891b SIOCGIFNETMASK arg:ifreq<>
+0x891c SIOCSIFNETMASK arg:ifreq<
+0x891d SIOCGIFMETRIC arg:ifreq<>
+0x891e SIOCSIFMETRIC arg:ifreq<
+0x891f SIOCGIFMEM arg:ifreq<>
+0x8920 SIOCSIFMEM arg:ifreq<
+0x8921 SIOCGIFMTU arg:ifreq<>
+0x8922 SIOCSIFMTU arg:ifreq<
+0x8923 SIOCSIFNAME arg:ifreq<
+0x8924 SIOCSIFHWADDR arg:ifreq<
+0x8925 SIOCGIFENCAP arg:ifreq<>
+0x8926 SIOCSIFENCAP arg:ifreq<
+0x8927 SIOCGIFHWADDR arg:ifreq<>
+0x8929 SIOCGIFSLAVE arg:ifreq<>
+0x8930 SIOCSIFSLAVE arg:ifreq<
+0x8931 SIOCADDMULTI arg:ifreq<
+0x8932 SIOCDELMULTI arg:ifreq<
+0x8933 SIOCGIFINDEX arg:ifreq<>
+0x8935 SIOCGIFPFLAGS arg:ifreq<>
+0x8934 SIOCSIFPFLAGS arg:ifreq<
+0x8936 SIOCDIFADDR arg:ifreq<
+0x8938 SIOCGIFCOUNT
+0x8942 SIOCGIFTXQLEN arg:ifreq<>
+0x8943 SIOCSIFTXQLEN arg:ifreq<
+0x8946 SIOCETHTOOL arg:ifreq<> ?
+0x8947 SIOCGMIIPHY arg:ifreq<>
+0x8948 SIOCGMIIREG arg:ifreq<>
+0x8949 SIOCSMIIREG arg:ifreq<
+0x894c SIOCGSKNS
+0x8953 SIOCDARP arg:ptr<68
+0x8954 SIOCGARP arg:ptr<68>68
+0x8955 SIOCSARP arg:ptr<68
+0x8970 SIOCGIFMAP arg:ifreq<>
+0x8971 SIOCSIFMAP arg:ifreq<
+0x894b SIOCOUTQNSD arg:int_ptr>4
+
+# block devices (linux/fs.h); sizes that are said to be size_t are int
+0x125d BLKROSET arg:int_ptr<4
+0x125e BLKROGET arg:int_ptr>4
+0x125f BLKRRPART
+0x1260 BLKGETSIZE arg:ptr>8
+0x1261 BLKFLSBUF
+0x1262 BLKRASET
+0x1263 BLKRAGET arg:ptr>8
+0x1264 BLKFRASET
+0x1265 BLKFRAGET arg:ptr>8
+0x1267 BLKSECTGET arg:ptr>2
+0x1268 BLKSSZGET arg:int_ptr>4
+0x1269 BLKPG arg:ptr<24
+0x80081270 BLKBSZGET arg:int_ptr>4
+0x40081271 BLKBSZSET arg:int_ptr<4
+0x80081272 BLKGETSIZE64 arg:ptr>8
+0x1277 BLKDISCARD arg:ptr<16
+0x1278 BLKIOMIN arg:int_ptr>4
+0x1279 BLKIOOPT arg:int_ptr>4
+0x127a BLKALIGNOFF arg:int_ptr>4
+0x127b BLKPBSZGET arg:int_ptr>4
+0x127c BLKDISCARDZEROES arg:int_ptr>4
+0x127d BLKSECDISCARD arg:ptr<16
+0x127e BLKROTATIONAL arg:ptr>2
+0x127f BLKZEROOUT arg:ptr<16
+0x80081280 BLKGETDISKSEQ arg:ptr>8
+0x0301 HDIO_GETGEO arg:ptr>16
+0x5326 CDROM_DRIVE_STATUS
+
+# loop devices (linux/loop.h)
+0x4c00 LOOP_SET_FD
+0x4c01 LOOP_CLR_FD
+0x4c02 LOOP_SET_STATUS arg:ptr<168
+0x4c03 LOOP_GET_STATUS arg:ptr>168
+0x4c04 LOOP_SET_STATUS64 arg:ptr<232
+0x4c05 LOOP_GET_STATUS64 arg:ptr>232
+0x4c06 LOOP_CHANGE_FD
+0x4c07 LOOP_SET_CAPACITY
+0x4c08 LOOP_SET_DIRECT_IO
+0x4c09 LOOP_SET_BLOCK_SIZE
+0x4c0a LOOP_CONFIGURE arg:ptr<304
+0x4c80 LOOP_CTL_ADD
+0x4c81 LOOP_CTL_REMOVE
+0x4c82 LOOP_CTL_GET_FREE
+
+# consoles (linux/kd.h, linux/vt.h)
+0x4b2f KIOCSOUND
+0x4b30 KDMKTONE
+0x4b31 KDGETLED arg:ptr>1
+0x4b32 KDSETLED
+0x4b33 KDGKBTYPE arg:ptr>1
+0x4b3a KDSETMODE
+0x4b3b KDGETMODE arg:int_ptr>4
+0x4b44 KDGKBMODE arg:int_ptr>4
+0x4b45 KDSKBMODE
+0x4b46 KDGKBENT arg:ptr<4>4
+0x4b47 KDSKBENT arg:ptr<4
+0x4b48 KDGKBSENT arg:ptr<1>513
+0x4b49 KDSKBSENT arg:ptr<513
+0x4b62 KDGKBMETA arg:int_ptr>4
+0x4b63 KDSKBMETA
+0x4b64 KDGKBLED arg:ptr>1
+0x4b65 KDSKBLED
+0x5600 VT_OPENQRY arg:int_ptr>4
+0x5601 VT_GETMODE arg:ptr>8
+0x5602 VT_SETMODE arg:ptr<8
+0x5603 VT_GETSTATE arg:ptr>6
+0x5605 VT_RELDISP
+0x5606 VT_ACTIVATE
+0x5607 VT_WAITACTIVE
+0x5608 VT_DISALLOCATE
+0x5609 VT_RESIZE arg:ptr<6
+
+# network tunnels (linux/if_tun.h): said to be an int, is a struct ifreq or no pointer at all
+0x400454ca TUNSETIFF arg:ifreq<>
+0x400454c8 TUNSETNOCSUM
+0x400454c9 TUNSETDEBUG
+0x400454cb TUNSETPERSIST
+0x400454cc TUNSETOWNER
+0x400454cd TUNSETLINK
+0x400454ce TUNSETGROUP
+0x400454d0 TUNSETOFFLOAD
+0x800454d2 TUNGETIFF arg:ifreq>
+
+# SCSI generic (scsi/sg.h)
+0x2285 SG_IO =scsi
+0x2282 SG_GET_VERSION_NUM arg:int_ptr>4
+0x2272 SG_GET_RESERVED_SIZE arg:int_ptr>4
+0x2275 SG_SET_RESERVED_SIZE arg:int_ptr<4
+
+# namespaces (linux/nsfs.h), processes (linux/pidfd.h): only these use memory, the rest give fds
+0xb701 NS_GET_USERNS
+0xb702 NS_GET_PARENT
+0xb703 NS_GET_NSTYPE
+0xb704 NS_GET_OWNER_UID arg:int_ptr>4
+0xff01 PIDFD_GET_CGROUP_NAMESPACE
+0xff02 PIDFD_GET_IPC_NAMESPACE
+0xff03 PIDFD_GET_MNT_NAMESPACE
+0xff04 PIDFD_GET_NET_NAMESPACE
+0xff05 PIDFD_GET_PID_NAMESPACE
+0xff06 PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE
+0xff07 PIDFD_GET_TIME_NAMESPACE
+0xff08 PIDFD_GET_TIME_FOR_CHILDREN_NAMESPACE
+0xff09 PIDFD_GET_USER_NAMESPACE
+0xff0a PIDFD_GET_UTS_NAMESPACE
+
+# performance counters (linux/perf_event.h): values, not pointers
+0x2400 PERF_EVENT_IOC_ENABLE
+0x2401 PERF_EVENT_IOC_DISABLE
+0x2402 PERF_EVENT_IOC_REFRESH
+0x2403 PERF_EVENT_IOC_RESET
+0x2405 PERF_EVENT_IOC_SET_OUTPUT
+
+# input (linux/input.h): flags by value, and a mask behind a pointer
+0x40044590 EVIOCGRAB
+0x40044591 EVIOCREVOKE
+0x80104592 EVIOCGMASK arg:ptr<16 ?
+
+# randomness (linux/random.h)
+0x80045200 RNDGETENTCNT arg:int_ptr>4
+0x40045201 RNDADDTOENTCNT arg:int_ptr<4
+0x40085203 RNDADDENTROPY arg:ptr<8
+0x5204 RNDZAPENTCNT
+0x5206 RNDCLEARPOOL
+0x5207 RNDRESEEDCRNG
+
+# page faults handled by the program (linux/userfaultfd.h)
+0xc028aa03 UFFDIO_COPY arg:ptr<40>*40 =copied_pages
+0xc020aa04 UFFDIO_ZEROPAGE arg:ptr<32>*32 =zeroed_pages
+"""

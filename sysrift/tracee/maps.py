@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`/proc/PID/maps` (proc_pid_maps(5))."""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple
+
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+
+
+class Mapping(NamedTuple):
+    """A line of `/proc/PID/maps`; `name` is the path, "[stack]" and the like, or empty."""
+
+    start: int
+    end: int
+    prot: int
+    shared: bool
+    offset: int
+    device: str
+    inode: int
+    name: str
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file is mapped (also a deleted one, and memfd's)."""
+        return self.inode != 0
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is the kernel's own and cannot be rebuilt: vvar, vsyscall."""
+        return self.name.startswith("[vvar") or self.name == "[vsyscall]"
+
+
+def read_maps(pid: int) -> List[Mapping]:
+    """The mappings of process `pid`, in order of address. Raises OSError when it is gone."""
+    mappings = []
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            span, perms, offset, device, inode, *name = line.rstrip("\n").split(None, 5)
+            start, end = span.split("-")
+            prot = sum(bit for flag, bit in zip("rwx", (1, 2, 4)) if flag in perms)
+            mappings.append(
+                Mapping(
+                    int(start, 16),
+                    int(end, 16),
+                    prot,
+                    perms[3] == "s",
+                    int(offset, 16),
+                    device,
+                    int(inode),
+                    name[0].replace("\\012", "\n") if name else "",
+                )
+            )
+    return mappings

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Tracee`: a process under ptrace, as a recorder or a replayer sees it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+from typing import List, NamedTuple, Tuple
+
+from sysrift.syscalls import BadAddress
+from sysrift.tracee import ptrace as pt
+from sysrift.tracee.registers import NO_SYSCALL, Registers, signed
+
+_MAX_XSAVE = 16384
+_SIGINFO_SIZE = 128
+_SYSCALL_INFO = struct.Struct("<BxxxIQQQ6Q")  # op, arch, ip, sp, nr, args
+_EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
+_INFO_SIZE = 88
+_STRAY_STOPS = 64
+
+
+class TraceeGone(Exception):
+    """The process ended while it was waited for; `status` is what waitpid gave."""
+
+    def __init__(self, pid: int, status: int) -> None:
+        super().__init__(f"process {pid} ended (wait status {status:#x})")
+        self.pid = pid
+        self.status = status
+
+
+class RemoteSyscallError(Exception):
+    """A system call made on the tracee's behalf failed; `errno` says how."""
+
+    def __init__(self, nr: int, args: Tuple[int, ...], errno: int) -> None:
+        shown = ", ".join(hex(value) for value in args)
+        super().__init__(f"remote system call {nr}({shown}): {os.strerror(errno)}")
+        self.errno = errno
+
+
+class Entry(NamedTuple):
+    """What a syscall-entry-stop shows."""
+
+    arch: int
+    ip: int
+    sp: int
+    nr: int
+    args: Tuple[int, int, int, int, int, int]
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+class Tracee:
+    """One traced process (its only thread). It must be in a ptrace-stop for all but `wait`.
+
+    `remote_site` is the address of a `syscall` instruction that `remote_syscall` may use;
+    `held_signals` are (signal, siginfo) that arrived while one was being made.
+    """
+
+    def __init__(self, pid: int, remote_site: int = 0) -> None:
+        self.pid = pid
+        self.remote_site = remote_site
+        self.held_signals: List[Tuple[int, bytes]] = []
+        self._info = ctypes.create_string_buffer(_INFO_SIZE)
+        self._memory = -1
+        self.reopen_memory()
+
+    # -- memory ---------------------------------------------------------------------------------
+
+    def reopen_memory(self) -> None:
+        """Open `/proc/PID/mem` anew: an open one still names the memory from before an exec."""
+        self.close()
+        self._memory = os.open(f"/proc/{self.pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of the process's memory."""
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`, whatever the protection; BadAddress if any is missing."""
+        try:
+            data = os.pread(self._memory, length, address)
+            while len(data) < length:
+                more = os.pread(self._memory, length - len(data), address + len(data))
+                if not more:
+                    break
+                data += more
+        except (OSError, OverflowError, ValueError):
+            raise BadAddress(f"no memory at {address:#x}") from None
+        if len(data) != length:
+            raise BadAddress(f"no memory at {address + len(data):#x}")
+        return data
+
+    def read_some(self, address: int, length: int) -> bytes:
+        """As many of the bytes as there are before the first unmapped one."""
+        data = b""
+        while len(data) < length:
+            try:
+                more = os.pread(self._memory, length - len(data), address + len(data))
+            except (OSError, OverflowError):
+                break
+            if not more:
+                break
+            data += more
+        return data
+
+    def write(self, address: int, data: bytes) -> None:
+        """Put `data` at `address`, whatever the protection; BadAddress where there is no memory."""
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._memory, view, address)
+                if not written:
+                    break
+                view = view[written:]
+                address += written
+        except (OSError, OverflowError):
+            pass
+        if view:
+            raise BadAddress(f"no memory at {address:#x}")
+
+    # -- registers ------------------------------------------------------------------------------
+
+    def registers(self) -> Registers:
+        """The general registers."""
+        registers = Registers()
+        pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, ctypes.byref(registers))
+        return registers
+
+    def set_registers(self, registers: Registers) -> None:
+        """Set the general registers."""
+        pt.ptrace(pt.PTRACE_SETREGS, self.pid, None, ctypes.byref(registers))
+
+    def xsave(self) -> bytes:
+        """The xsave area (x87, SSE, AVX, ...; arch/x86/kernel/fpu/regset.c)."""
+        buffer = ctypes.create_string_buffer(_MAX_XSAVE)
+        vector = _IoVec(ctypes.addressof(buffer), _MAX_XSAVE)
+        pt.ptrace(pt.PTRACE_GETREGSET, self.pid, pt.NT_X86_XSTATE, ctypes.byref(vector))
+        return buffer.raw[: vector.length]
+
+    def set_xsave(self, area: bytes) -> None:
+        """Set the xsave area; OSError when this CPU has another layout."""
+        buffer = ctypes.create_string_buffer(area, len(area))
+        vector = _IoVec(ctypes.addressof(buffer), len(area))
+        pt.ptrace(pt.PTRACE_SETREGSET, self.pid, pt.NT_X86_XSTATE, ctypes.byref(vector))
+
+    # -- system call stops ----------------------------------------------------------------------
+
+    def stop_operation(self) -> int:
+        """Which syscall-stop this is: SYSCALL_INFO_ENTRY, _EXIT, or _NONE for another stop."""
+        pt.ptrace(
+            pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(self._info)
+        )
+        return self._info.raw[0]
+
+    def syscall_entry(self) -> "Entry | None":
+        """The call at a syscall-entry-stop; None at another kind of stop."""
+        info = self._info
+        pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(info))
+        operation, arch, ip, sp, nr, *args = _SYSCALL_INFO.unpack_from(info)
+        if operation != pt.SYSCALL_INFO_ENTRY:
+            return None
+        return Entry(arch, ip, sp, nr, tuple(args))  # type: ignore[arg-type]
+
+    def syscall_exit(self) -> Tuple[int, int, int]:
+        """(ip, sp, result) at a syscall-exit-stop; a negative result is -errno."""
+        info = self._info
+        pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(info))
+        _, _, ip, sp, result, _ = _EXIT_INFO.unpack_from(info)
+        return ip, sp, result
+
+    # -- signals --------------------------------------------------------------------------------
+
+    def siginfo(self) -> bytes:
+        """The siginfo_t of a signal-delivery-stop."""
+        buffer = ctypes.create_string_buffer(_SIGINFO_SIZE)
+        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(buffer))
+        return buffer.raw
+
+    def set_siginfo(self, siginfo: bytes) -> None:
+        """Replace the siginfo_t of a signal-delivery-stop."""
+        buffer = ctypes.create_string_buffer(siginfo, _SIGINFO_SIZE)
+        pt.ptrace(pt.PTRACE_SETSIGINFO, self.pid, None, ctypes.addressof(buffer))
+
+    def signal_mask(self) -> int:
+        """The set of blocked signals, bit N-1 for signal N."""
+        buffer = ctypes.c_uint64()
+        pt.ptrace(pt.PTRACE_GETSIGMASK, self.pid, 8, ctypes.addressof(buffer))
+        return buffer.value
+
+    def set_signal_mask(self, mask: int) -> None:
+        """Set the blocked signals."""
+        buffer = ctypes.c_uint64(mask)
+        pt.ptrace(pt.PTRACE_SETSIGMASK, self.pid, 8, ctypes.addressof(buffer))
+
+    # -- running --------------------------------------------------------------------------------
+
+    def resume(self, request: int, sig: int = 0) -> None:
+        """Let it run by `request` (PTRACE_CONT, _SYSCALL, _SYSEMU, _SINGLESTEP), with a signal."""
+        pt.ptrace(request, self.pid, None, sig)
+
+    def wait(self) -> int:
+        """Wait for the next stop and return its wait status; TraceeGone when it ended."""
+        _, status = os.waitpid(self.pid, pt.WALL)
+        if not os.WIFSTOPPED(status):
+            raise TraceeGone(self.pid, status)
+        return status
+
+    def remote_syscall(self, nr: int, *args: int) -> int:
+        """Make the tracee execute a system call and return its result.
+
+        Its registers are as before afterwards, but a syscall-entry-stop it was in is left.
+        Signals that arrive meanwhile are kept in `held_signals`. Raises RemoteSyscallError.
+        """
+        saved = self.registers()
+        try:
+            call = saved.copy()
+            call.set_call(nr, *args)
+            call.rip = self.remote_site
+            self.set_registers(call)
+            result = self._step_over_syscall()
+        finally:
+            saved.orig_rax = NO_SYSCALL
+            self.set_registers(saved)
+        if -4096 < result < 0:
+            raise RemoteSyscallError(nr, args, -result)
+        return result
+
+    def _step_over_syscall(self) -> int:
+        """Single-step until the `syscall` at `remote_site` is done; the result in rax.
+
+        The first step may end without executing anything: leaving a syscall-entry-stop under
+        PTRACE_SINGLESTEP reports a SIGTRAP at once (kernel/entry/common.c).
+        """
+        for _ in range(_STRAY_STOPS):
+            self.resume(pt.PTRACE_SINGLESTEP)
+            status = self.wait()
+            stopped_by = os.WSTOPSIG(status)
+            if stopped_by != signal.SIGTRAP:
+                if status >> 16 == 0:
+                    self.held_signals.append((stopped_by, self.siginfo()))
+                continue
+            registers = self.registers()
+            if registers.rip == self.remote_site + 2:
+                return signed(registers.rax)
+        raise RemoteSyscallError(-1, (), 4)
