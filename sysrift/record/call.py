@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Callable, Optional
 
 from sysrift.syscalls import BadAddress, Range, Row
@@ -11,12 +10,6 @@ from sysrift.trace.model import ABSOLUTE, EventFlag, SegmentKind
 from sysrift.trace.writer import CHUNK, OutSegment
 from sysrift.tracee import Tracee
 
-SHOWN_DATA = 32
-"""Leading bytes kept, for people to read, of a buffer that the program handed in."""
-SHOWN_STRUCT = 256
-SHOWN_STRING = 4096
-
-_SHOWN = {"data": SHOWN_DATA, "struct": SHOWN_STRUCT, "string": SHOWN_STRING}
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
@@ -44,31 +37,6 @@ class Call:
         self.segments: list[OutSegment] = []
         self.effect: Optional[Callable[[int], Optional[int]]] = None
         self.rewound = False
-
-
-def read_inputs(
-    row: Row, args: tuple[int, ...], tracee: Tracee, segments: Optional[list[OutSegment]]
-) -> int:
-    """The CRC-32 of what the program hands in by this call.
-
-    Its leading bytes go to `segments` (when recording). Recorder and replayer must read the same
-    memory, so both come here.
-    """
-    crc = 0
-    for argument, address, length, kind in row.inputs(args, tracee):
-        start = 0
-        while start < length:
-            part = min(CHUNK, length - start)
-            try:
-                data = tracee.read(address + start, part)
-            except BadAddress:
-                break
-            crc = zlib.crc32(data, crc)
-            if segments is not None and not start:
-                offset = (address - args[argument]) & _MASK
-                segments.append((SegmentKind.IN, argument, offset, data[: _SHOWN[kind]]))
-            start += part
-    return crc
 
 
 def store_range(

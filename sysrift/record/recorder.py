@@ -16,7 +16,7 @@ from typing import Callable, Optional
 
 from sysrift import image
 from sysrift.record import guess, special
-from sysrift.record.call import Call, read_inputs, store_range
+from sysrift.record.call import Call, store_range
 from sysrift.record.files import FileTable
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.signals import (
@@ -41,6 +41,7 @@ from sysrift.trace.model import (
 from sysrift.trace.writer import OutSegment, TraceWriter
 from sysrift.tracee import Mapping, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
+from sysrift.tracee.inputs import Shown, input_checksum
 from sysrift.tracee.registers import NO_SYSCALL, Registers
 
 _SYSCALL_STOP = (signal.SIGTRAP | 0x80) << 8 | 0x7F
@@ -218,7 +219,11 @@ class Recorder:
         call = Call(nr, args, ip - 2, sp, self.now_us(), row)
         self.call = call
         if row is not None:
-            call.input_crc = read_inputs(row, args, self.tracee, call.segments)
+            shown: list[Shown] = []
+            call.input_crc = input_checksum(row, args, self.tracee, shown)
+            for argument, address, data in shown:
+                offset = (address - args[argument]) & NO_SYSCALL
+                call.segments.append((SegmentKind.IN, argument, offset, data))
             if row.known(args):
                 call.before = row.before(args, self.tracee)
             else:

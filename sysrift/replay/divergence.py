@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A divergence: the replayed program asked for something else than it did when recorded."""
+
+from __future__ import annotations
+
+from typing import List
+
+from sysrift import machine
+from sysrift.errors import SysRiftError
+from sysrift.trace.model import Event, EventFlag, EventKind
+from sysrift.trace.reader import Trace
+
+_LOOK_BACK = 20000
+
+
+class Divergence(SysRiftError):
+    """Replay and recording differ at `event`; `expected` and `found` are one-line texts."""
+
+    exit_code = 3
+
+    def __init__(self, event: int, expected: str, found: str, cause: str) -> None:
+        super().__init__(
+            f"divergence at event {event}: recorded {expected}, replay found {found}; "
+            f"likely cause: {cause}"
+        )
+        self.event = event
+        self.expected = expected
+        self.found = found
+        self.cause = cause
+
+
+def likely_cause(trace: Trace, event: int) -> str:
+    """What most probably made the replay differ at `event`, from what the trace knows."""
+    recorded_cpu = trace.metadata.get("cpu_model")
+    if recorded_cpu and recorded_cpu != machine.cpu_model():
+        return (
+            f"this machine's processor is another one ({machine.cpu_model()}) than the "
+            f"recording's ({recorded_cpu})"
+        )
+    guessed: List[Event] = []
+    incomplete: List[Event] = []
+    for earlier in trace.events(max(1, event - _LOOK_BACK), event - 1):
+        if earlier.kind == EventKind.SYSCALL:
+            if earlier.flags & EventFlag.GUESSED:
+                guessed.append(earlier)
+            if earlier.flags & EventFlag.INCOMPLETE:
+                incomplete.append(earlier)
+    if incomplete:
+        return f"what the kernel wrote at event {incomplete[-1].number} could not be read back"
+    if guessed:
+        return f"what the kernel wrote at event {guessed[-1].number} had to be guessed"
+    if any("shared with others" in note for note in trace.notes):
+        return "memory shared with another process was changed by it"
+    return "the trace was changed, or the program saw something that was not recorded"

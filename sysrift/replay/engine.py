@@ -1,0 +1,512 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The replay engine: plays recorded events into a stub process, and checks every one.
+
+The replayed program runs natively between its system calls. At each one the tracee stops
+(PTRACE_SYSEMU, or a debugger's PTRACE_SYSCALL, or the guard's SIGSYS), the engine compares what it
+asks for with the recorded event, puts result and memory in place, and the kernel never sees it.
+
+Positions: `next` is the number of the event that has not happened yet. "At event N" means that
+events 1 to N-1 have happened and the program stands on the `syscall` instruction of event N.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+from typing import Callable, NamedTuple, Optional
+
+from sysrift import image as images
+from sysrift.replay.divergence import Divergence, likely_cause
+from sysrift.replay.files import FileSource
+from sysrift.replay.memory_calls import MemoryCalls
+from sysrift.replay.output import ProgramOutput
+from sysrift.syscalls import NAMES, ReplayClass, lookup
+from sysrift.trace.model import AFTER, Delivery, Event, EventFlag, EventKind, Image, SegmentKind
+from sysrift.trace.reader import Trace
+from sysrift.tracee import BadAddress, Registers, RemoteSyscallError, Tracee
+from sysrift.tracee import ptrace as pt
+from sysrift.tracee.inputs import input_checksum
+from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
+
+SYSCALL_STOP = (signal.SIGTRAP | 0x80) << 8 | 0x7F
+SYNCHRONOUS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+)
+RESTARTS = range(-516, -511)
+_ERESTART_RESTARTBLOCK = -516
+_NR_RESTART_SYSCALL = NAMES["restart_syscall"]
+_NR_ARCH_PRCTL = NAMES["arch_prctl"]
+_ARCH_SET_GS, _ARCH_SET_FS = 0x1001, 0x1002
+_TSC_LENGTH = (2, 3)
+
+
+class Reason(enum.Enum):
+    """Why `Engine.advance` came back."""
+
+    REACHED = "reached"  # the event asked for is the next one
+    WANTED = "wanted"  # an event that the caller wants to see is the next one
+    END = "end"  # everything recorded has happened
+    TRAP = "trap"  # SIGTRAP: somebody's breakpoint, the program counter behind it
+    SIGNAL = "signal"  # a signal that is not the recording's (the user's Ctrl-C)
+    EXEC = "exec"  # the program replaced itself: another image is in place
+
+
+class Halt(NamedTuple):
+    """Why, and with which signal (TRAP, SIGNAL, END by a signal), advancing halted."""
+
+    reason: Reason
+    signal: int = 0
+
+
+def _call_text(nr: int, args: "tuple[int, ...]", site: int, sp: int) -> str:
+    row = lookup(nr)
+    name = row.name if row is not None else f"syscall_{nr}"
+    arity = len(row.arguments) if row is not None else 6
+    shown = ", ".join(hex(value) for value in args[:arity])
+    return f"{name}({shown}) at {site:#x} with rsp {sp:#x}"
+
+
+class Engine:
+    """Replays one trace in one tracee.
+
+    `echo`, when set, gets what the program writes to stdout and stderr. `on_exec` is told of each
+    image that an execve puts in place.
+    """
+
+    def __init__(self, trace: Trace, tracee: Tracee) -> None:
+        self.trace = trace
+        self.tracee = tracee
+        self.source = FileSource(trace)
+        self.next = 1
+        self.image: Image = trace.image(0)
+        self.echo: Optional[Callable[[bytes], None]] = None
+        self.on_exec: Optional[Callable[[Image], None]] = None
+        self.check_checksums = False
+        self.checksums_checked = 0
+        self._output = ProgramOutput()
+        self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
+
+    def close(self) -> None:
+        """Let go of everything but the tracee."""
+        self.source.close()
+        self.tracee.close()
+
+    # -- positions ------------------------------------------------------------------------------
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the last thing that can be replayed has happened."""
+        if self.next > self.trace.event_count:
+            return True
+        event = self.trace.event(self.next)
+        return bool(event.flags & EventFlag.UNFINISHED) or (
+            event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL
+        )
+
+    def load(self, event: int = 0) -> None:
+        """Put the image after event number `event` in place; the process is at its first
+        instruction afterwards, and `next` is `event` + 1."""
+        image = self.trace.image(event)
+        images.restore(self.tracee, image, self.source)
+        self.image = image
+        self.next = event + 1
+        self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
+        if event == 0:
+            self._output = ProgramOutput()
+        registers = Registers.from_bytes(image.registers)
+        registers.orig_rax = NO_SYSCALL
+        self.tracee.set_registers(registers)
+        if self._settle(registers):
+            self.tracee.set_registers(registers)
+
+    # -- system calls ---------------------------------------------------------------------------
+
+    def system_call(self, registers: Registers) -> bool:
+        """The tracee stopped for a system call (at its entry, or SIGSYS); `registers` are its own.
+
+        Plays the event(s) due here; the tracee's registers are set to go on with. Returns False,
+        with the program back on its `syscall` instruction, when the recording ends here.
+        Raises Divergence.
+        """
+        if self.next > self.trace.event_count:
+            self._rewind(registers)
+            return False
+        event = self.trace.event(self.next)
+        if event.kind == EventKind.SIGNAL and self._signal_due(event, registers.rip - 2, registers):
+            # It came right before this call: the call is made after the handler, if ever.
+            self._rewind(registers)
+            if event.result == Delivery.FATAL:
+                return False
+            self._enter_handler(event, registers)
+            self._settle(registers)
+            self.tracee.set_registers(registers)
+            return True
+        self._check_call(event, registers)
+        if event.flags & EventFlag.UNFINISHED:
+            self._rewind(registers)
+            return False
+        if self.echo is not None:
+            written = self._output.bytes_written(event, self.tracee)
+            if written:
+                self.echo(written)
+        self._apply_call(event, registers)
+        return True
+
+    def _rewind(self, registers: Registers) -> None:
+        registers.rip -= 2
+        registers.rax = registers.orig_rax
+        registers.orig_rax = NO_SYSCALL
+        self.tracee.set_registers(registers)
+
+    def rewind(self, registers: Registers) -> None:
+        """Put a tracee that has entered a system call back on its `syscall` instruction."""
+        self._rewind(registers)
+
+    def _check_call(self, event: Event, registers: Registers) -> None:
+        nr = signed(registers.orig_rax)
+        if (
+            event.kind == EventKind.SYSCALL
+            and event.nr == nr
+            and event.site == registers.rip - 2
+            and event.rsp == registers.rsp
+        ):
+            row = lookup(nr)
+            arity = 6 if row is None else len(row.arguments)
+            args = registers.arguments
+            if event.args[:arity] == args[:arity]:
+                if row is None or event.input_crc == input_checksum(row, args, self.tracee):
+                    return
+                raise self._divergence(
+                    _call_text(nr, args, event.site, event.rsp)
+                    + f" handing in data with checksum {event.input_crc:#010x}",
+                    f"data with checksum {input_checksum(row, args, self.tracee):#010x}",
+                )
+        raise self._divergence(
+            self._event_text(event),
+            _call_text(nr, registers.arguments, registers.rip - 2, registers.rsp),
+        )
+
+    @staticmethod
+    def _event_text(event: Event) -> str:
+        if event.kind == EventKind.SYSCALL:
+            return _call_text(event.nr, event.args, event.site, event.rsp)
+        if event.kind == EventKind.TSC:
+            name = ("rdtsc", "rdtscp")[event.nr & 1]
+            return f"{name} at {event.site:#x} with rsp {event.rsp:#x}"
+        return f"signal {event.nr} at {event.site:#x} with rsp {event.rsp:#x}"
+
+    def _divergence(self, expected: str, found: str) -> Divergence:
+        return Divergence(self.next, expected, found, likely_cause(self.trace, self.next))
+
+    def unexpected(self, halt: Halt) -> Divergence:
+        """The divergence that a halt is where nothing but the end was expected."""
+        if self.next <= self.trace.event_count:
+            expected = self._event_text(self.trace.event(self.next))
+        else:
+            expected = "the end"
+        registers = self.tracee.registers()
+        name = signal.Signals(halt.signal).name if halt.signal else halt.reason.value
+        return self._divergence(expected, f"{name} at {registers.rip:#x}")
+
+    def _apply_call(self, event: Event, registers: Registers) -> None:
+        tracee = self.tracee
+        if event.flags & EventFlag.IMAGE:
+            self.load(event.number)
+            self._after(event)
+            if self.on_exec is not None:
+                self.on_exec(self.image)
+            return
+        row = lookup(event.nr)
+        registers.rax = event.result & MASK
+        registers.orig_rax = NO_SYSCALL
+        if row is not None and row.replay_class is not ReplayClass.EMULATE:
+            if row.replay_class is ReplayClass.MAP:
+                try:
+                    self._calls.replay(event)
+                except RemoteSyscallError as error:
+                    raise self._divergence(self._event_text(event), str(error)) from None
+                self._calls.note_brk(event)
+            elif event.nr == _NR_ARCH_PRCTL and event.result == 0:
+                if event.args[0] == _ARCH_SET_FS:
+                    registers.fs_base = event.args[1]
+                elif event.args[0] == _ARCH_SET_GS:
+                    registers.gs_base = event.args[1]
+        if event.segments:
+            self._apply_segments(event, registers)
+        self.next += 1
+        # Where a signal interrupted the call, it either comes next, or the call is restarted.
+        if not self._settle(registers) and event.result in RESTARTS:
+            registers.rip -= 2
+            block = event.result == _ERESTART_RESTARTBLOCK
+            registers.rax = _NR_RESTART_SYSCALL if block else event.nr
+        tracee.set_registers(registers)
+        self._after(event)
+
+    def _apply_segments(self, event: Event, registers: Registers) -> None:
+        for kind, _, address, _, _, data in event.segments:
+            if kind == SegmentKind.OUT:
+                if data is None:
+                    data = self._stored(event, address)
+                try:
+                    self.tracee.write(address, data)
+                except BadAddress as error:
+                    raise self._divergence(
+                        f"{len(data)} bytes written at {address:#x}", str(error)
+                    ) from None
+            elif kind == SegmentKind.REGISTERS and address == AFTER and data is not None:
+                loaded = Registers.from_bytes(data)
+                for name, _type in Registers._fields_:
+                    setattr(registers, name, getattr(loaded, name))
+                registers.orig_rax = NO_SYSCALL
+            elif kind == SegmentKind.XSAVE and data is not None:
+                self.tracee.set_xsave(data)
+
+    def _stored(self, event: Event, address: int) -> bytes:
+        segment = next(s for s in event.segments if s.address == address and s.data is None)
+        return self.trace.segment_data(segment)
+
+    def _after(self, event: Event) -> None:
+        """Check the memory checksum that was recorded after an event."""
+        if self.check_checksums:
+            expected = self.trace.checksums.get(event.number)
+            if expected is not None:
+                self._compare_checksum(event.number, expected)
+
+    def check_final_memory(self) -> None:
+        """At the end: compare memory with the checksum recorded there, if there is one."""
+        expected = self.trace.checksums.get(self.next)
+        if self.check_checksums and expected is not None:
+            self._compare_checksum(self.next, expected)
+
+    def _compare_checksum(self, number: int, expected: bytes) -> None:
+        found = images.checksum(self.tracee)
+        self.checksums_checked += 1
+        if found != expected:
+            raise Divergence(
+                number,
+                f"memory with checksum {expected.hex()} after it",
+                f"memory with checksum {found.hex()}",
+                likely_cause(self.trace, number),
+            )
+
+    # -- signals --------------------------------------------------------------------------------
+
+    @staticmethod
+    def _signal_due(event: Event, rip: int, registers: Registers) -> bool:
+        """Whether an asynchronous signal was delivered just here."""
+        return (
+            event.kind == EventKind.SIGNAL
+            and not event.flags & EventFlag.IN_CODE
+            and not _raised_by_instruction(event)
+            and event.site == rip
+            and event.rsp == registers.rsp
+        )
+
+    def _settle(self, registers: Registers) -> bool:
+        """Enter the handlers of signals that came right after the last event.
+
+        Changes `registers` only (and memory); returns whether there was a signal, handled or fatal.
+        """
+        settled = False
+        while self.next <= self.trace.event_count:
+            event = self.trace.event(self.next)
+            if not self._signal_due(event, registers.rip, registers):
+                break
+            settled = True
+            if event.result == Delivery.FATAL:
+                break
+            self._enter_handler(event, registers)
+        return settled
+
+    def _enter_handler(self, event: Event, registers: Registers) -> None:
+        self._apply_segments(event, registers)
+        self.next += 1
+
+    @property
+    def fatal_signal_due(self) -> int:
+        """The signal that ends the recording right here, 0 if none does."""
+        if self.next <= self.trace.event_count:
+            event = self.trace.event(self.next)
+            if (
+                event.kind == EventKind.SIGNAL
+                and event.result == Delivery.FATAL
+                and not _raised_by_instruction(event)
+            ):
+                return event.nr
+        return 0
+
+    def fault(self, sig: int) -> bool:
+        """The tracee stopped by a signal that an instruction raises (SIGSEGV, ...).
+
+        Plays what the recording has for it: rdtsc's value, or the handler's frame. Returns False
+        when it is the end of the recording; raises Divergence when it did not happen then.
+        """
+        registers = self.tracee.registers()
+        if self.next <= self.trace.event_count:
+            event = self.trace.event(self.next)
+            here = event.site == registers.rip and event.rsp == registers.rsp
+            if event.kind == EventKind.TSC and here and sig == signal.SIGSEGV:
+                self._time_stamp(event, registers)
+                return True
+            if event.kind == EventKind.SIGNAL and event.nr == sig and here:
+                if event.result == Delivery.FATAL:
+                    return False
+                self._enter_handler(event, registers)
+                self._settle(registers)
+                self.tracee.set_registers(registers)
+                return True
+            expected = self._event_text(event)
+        else:
+            expected = "the end"
+        name = signal.Signals(sig).name
+        raise self._divergence(
+            expected, f"{name} at {registers.rip:#x} with rsp {registers.rsp:#x}"
+        )
+
+    def is_expected_fault(self, sig: int) -> bool:
+        """Whether the next event is just this signal, raised by the instruction at hand."""
+        if self.next > self.trace.event_count:
+            return False
+        event = self.trace.event(self.next)
+        registers = self.tracee.registers()
+        kind_matches = (event.kind == EventKind.TSC and sig == signal.SIGSEGV) or (
+            event.kind == EventKind.SIGNAL and event.nr == sig
+        )
+        return kind_matches and event.site == registers.rip
+
+    def _time_stamp(self, event: Event, registers: Registers) -> None:
+        value = event.result & MASK
+        registers.rax = value & 0xFFFFFFFF
+        registers.rdx = value >> 32
+        if event.nr == 1:
+            registers.rcx = event.args[0]
+        registers.rip += _TSC_LENGTH[event.nr & 1]
+        registers.orig_rax = NO_SYSCALL
+        self.next += 1
+        self._settle(registers)
+        self.tracee.set_registers(registers)
+
+    # -- running --------------------------------------------------------------------------------
+
+    def advance(
+        self,
+        stop_at: Optional[int] = None,
+        wanted: Optional[Callable[[Event], bool]] = None,
+        limit: Optional[int] = None,
+    ) -> Halt:
+        """Run on until event `stop_at` is next, an event is `wanted`, or something else happens.
+
+        The tracee must be in any ptrace-stop with the registers to go on with. At REACHED and
+        WANTED the program stands on the event's `syscall` instruction. `limit` bounds the events.
+        Raises Divergence, TraceeGone.
+        """
+        tracee = self.tracee
+        count = self.trace.event_count
+        if self.fatal_signal_due:
+            return Halt(Reason.END, self.fatal_signal_due)
+        last = count + 1 if limit is None else self.next + limit
+        while True:
+            if self.next <= count:
+                event = self.trace.event(self.next)
+                if event.flags & EventFlag.IN_CODE and event.kind == EventKind.SIGNAL:
+                    halt = self._advance_in_code(event)
+                    if halt is not None:
+                        return halt
+                    continue
+            tracee.resume(pt.PTRACE_SYSEMU)
+            status = tracee.wait()
+            if status == SYSCALL_STOP:
+                registers = tracee.registers()
+                if (stop_at is not None and self.next >= stop_at) or self.next >= last:
+                    self._rewind(registers)
+                    return Halt(Reason.REACHED)
+                if wanted is not None and self.next <= count and wanted(self.trace.event(self.next)):
+                    self._rewind(registers)
+                    return Halt(Reason.WANTED)
+                before = self.image
+                if not self.system_call(registers):
+                    return Halt(Reason.END, self.fatal_signal_due)
+                if self.image is not before and self.on_exec is not None:
+                    return Halt(Reason.EXEC)
+                if self.fatal_signal_due:
+                    return Halt(Reason.END, self.fatal_signal_due)
+                continue
+            if status >> 16:
+                continue
+            sig = os.WSTOPSIG(status)
+            if sig in SYNCHRONOUS and self.is_expected_fault(sig):
+                if stop_at is not None and self.next >= stop_at:
+                    return Halt(Reason.REACHED)
+                if not self.fault(sig):
+                    return Halt(Reason.END, sig)
+            elif sig == signal.SIGTRAP:
+                return Halt(Reason.TRAP, sig)
+            elif sig in SYNCHRONOUS and tracee.siginfo()[8:12] > b"\0\0\0\0":
+                self.fault(sig)
+            else:
+                return Halt(Reason.SIGNAL, sig)
+
+    def _advance_in_code(self, event: Event) -> Optional[Halt]:
+        """Find the point, between two system calls, where a signal was delivered.
+
+        A breakpoint there, and the recorded registers told apart at each pass. Returns a Halt when
+        something else happened first, or the signal was fatal; None when its handler was entered.
+        """
+        wanted = next(
+            Registers.from_bytes(s.data)
+            for s in event.segments
+            if s.kind == SegmentKind.REGISTERS and s.address != AFTER and s.data is not None
+        )
+        tracee = self.tracee
+        original = tracee.read(event.site, 1)
+        while not _same_point(tracee.registers(), wanted):
+            if tracee.registers().rip == event.site:
+                tracee.resume(pt.PTRACE_SINGLESTEP)
+                if tracee.wait() >> 8 != signal.SIGTRAP:
+                    return Halt(Reason.SIGNAL, 0)
+                continue
+            tracee.write(event.site, b"\xcc")
+            tracee.resume(pt.PTRACE_SYSEMU)
+            status = tracee.wait()
+            tracee.write(event.site, original)
+            if status == SYSCALL_STOP:
+                registers = tracee.registers()
+                raise self._divergence(
+                    self._event_text(event),
+                    _call_text(
+                        signed(registers.orig_rax), registers.arguments, registers.rip - 2,
+                        registers.rsp,
+                    ),
+                )
+            registers = tracee.registers()
+            if os.WSTOPSIG(status) != signal.SIGTRAP:
+                return Halt(Reason.SIGNAL, os.WSTOPSIG(status))
+            if registers.rip != event.site + 1:
+                return Halt(Reason.TRAP, signal.SIGTRAP)
+            registers.rip -= 1
+            tracee.set_registers(registers)
+        if event.result == Delivery.FATAL:
+            return Halt(Reason.END, event.nr)
+        registers = tracee.registers()
+        self._enter_handler(event, registers)
+        self._settle(registers)
+        tracee.set_registers(registers)
+        return None
+
+
+_POINT = "rip rsp rbp rax rbx rcx rdx rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 eflags".split()
+
+
+def _same_point(one: Registers, other: Registers) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in _POINT)
+
+
+def _raised_by_instruction(event: Event) -> bool:
+    """Whether a SIGNAL event is a fault: a SIGSEGV and its like that the kernel raised."""
+    if event.nr not in SYNCHRONOUS:
+        return False
+    for segment in event.segments:
+        if segment.kind == SegmentKind.SIGINFO and segment.data is not None:
+            return int.from_bytes(segment.data[8:12], "little", signed=True) > 0
+    return False

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The files that a recorded program had mapped: the originals, or what the trace holds of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Dict
+
+from sysrift.errors import TraceError
+from sysrift.trace.model import FileReference
+from sysrift.trace.reader import Trace
+
+_CHUNK = 1 << 20
+
+
+class FileSource:
+    """Finds recorded files by id (`image.ImageSource`).
+
+    An original that changed is replaced by the stored bytes, in an anonymous file (memfd) that is
+    gone with this process, whatever becomes of it.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._paths: Dict[int, str] = {}
+        self._descriptors: Dict[int, int] = {}
+
+    def close(self) -> None:
+        """Let go of the anonymous files."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._paths.clear()
+
+    def data(self, block: int, length: int) -> bytes:
+        """Stored bytes of an image."""
+        return self._trace.data(block, length)
+
+    def is_stored_copy(self, file_id: int) -> bool:
+        """Whether the original is gone or changed, and the trace's copy is in use."""
+        self.file_path(file_id)
+        return file_id in self._descriptors
+
+    def file_path(self, file_id: int) -> str:
+        """A path, good for this process and its children, of the file as it was recorded.
+
+        Raises TraceError when the file has changed and the trace does not hold it.
+        """
+        known = self._paths.get(file_id)
+        if known is None:
+            reference = self._trace.files.get(file_id)
+            if reference is None:
+                raise TraceError(f"damaged trace: there is no file {file_id} in it")
+            known = reference.path if _unchanged(reference) else self._extract(reference)
+            self._paths[file_id] = known
+        return known
+
+    def _extract(self, reference: FileReference) -> str:
+        if not reference.chunks and reference.length:
+            state = "has changed" if Path(reference.path).exists() else "is gone"
+            raise TraceError(
+                f"{reference.path} {state} since the recording, and the trace does not hold it: "
+                "put the recorded version back, or record again with --store-all"
+            )
+        descriptor = os.memfd_create(Path(reference.path).name[:200])
+        self._descriptors[reference.id] = descriptor
+        digest = hashlib.sha256()
+        os.ftruncate(descriptor, reference.offset)
+        os.lseek(descriptor, reference.offset, os.SEEK_SET)
+        for part in self._trace.file_content(reference):
+            digest.update(part)
+            view = memoryview(part)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        if digest.hexdigest() != reference.sha256:
+            raise TraceError(f"damaged trace: its copy of {reference.path} is not what it was")
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _unchanged(reference: FileReference) -> bool:
+    """Whether the file is as it was: same size and time, or else the same bytes."""
+    try:
+        with open(reference.path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size == reference.size and status.st_mtime_ns == reference.mtime_ns:
+                return True
+            if status.st_size < reference.offset + reference.length:
+                return False
+            digest = hashlib.sha256()
+            at, end = reference.offset, reference.offset + reference.length
+            while at < end:
+                part = os.pread(file.fileno(), min(_CHUNK, end - at), at)
+                if not part:
+                    return False
+                digest.update(part)
+                at += len(part)
+            return digest.hexdigest() == reference.sha256
+    except (OSError, ValueError):
+        return False

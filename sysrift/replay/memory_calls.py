@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""System calls that change what is mapped: replayed by the equivalent at the recorded address."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict
+
+from sysrift.image import PAGE, ImageSource, RemoteMemory
+from sysrift.syscalls import NAMES
+from sysrift.trace.model import Event, SegmentKind
+from sysrift.tracee import RemoteSyscallError, Tracee
+
+_MAP_ANONYMOUS = 0x20
+_MREMAP_MAYMOVE, _MREMAP_FIXED, _MREMAP_DONTUNMAP = 1, 2, 4
+_CHANGES_CONTENT = {4, 9, 24}  # MADV_DONTNEED, MADV_REMOVE, MADV_DONTNEED_LOCKED
+
+
+def _pages(length: int) -> int:
+    return (length + PAGE - 1) // PAGE * PAGE
+
+
+class MemoryCalls:
+    """Replays the calls of class MAP that succeeded."""
+
+    def __init__(self, tracee: Tracee, source: ImageSource, brk: int) -> None:
+        self._tracee = tracee
+        self._source = source
+        self._memory = RemoteMemory(tracee)
+        self._brk = brk
+        self._by_number: Dict[int, Callable[[Event], None]] = {
+            NAMES[name]: method
+            for name, method in (
+                ("mmap", self._mmap),
+                ("munmap", self._same_again),
+                ("mprotect", self._same_again),
+                ("pkey_mprotect", self._pkey_mprotect),
+                ("mremap", self._mremap),
+                ("brk", self._set_brk),
+                ("madvise", self._madvise),
+                ("shmat", self._shmat),
+                ("shmdt", self._shmdt),
+            )
+        }
+        self._attached: Dict[int, int] = {}
+
+    def replay(self, event: Event) -> None:
+        """Do what the call did. Raises RemoteSyscallError when the kernel refuses it now."""
+        method = self._by_number.get(event.nr)
+        if method is not None and not -4096 < event.result < 0:
+            method(event)
+
+    def _same_again(self, event: Event) -> None:
+        self._tracee.remote_syscall(event.nr, *event.args)
+
+    def _pkey_mprotect(self, event: Event) -> None:
+        self._tracee.remote_syscall(NAMES["mprotect"], *event.args[:3])
+
+    def _mmap(self, event: Event) -> None:
+        _, length, prot, flags, _, offset = event.args
+        address = event.result
+        file = next((s for s in event.segments if s.kind == SegmentKind.FILE), None)
+        if flags & _MAP_ANONYMOUS or file is None:
+            self._memory.map_anonymous(address, _pages(length), prot)
+        else:
+            path = self._source.file_path(file.block)
+            self._memory.map_file(address, _pages(length), prot, path, offset)
+
+    def _mremap(self, event: Event) -> None:
+        old, old_length, new_length, flags = event.args[:4]
+        keep = flags & _MREMAP_DONTUNMAP
+        if event.result == old:
+            self._tracee.remote_syscall(event.nr, old, old_length, new_length, 0)
+        else:
+            how = _MREMAP_MAYMOVE | _MREMAP_FIXED | keep
+            self._tracee.remote_syscall(
+                event.nr, old, old_length, new_length, how, event.result
+            )
+
+    def _set_brk(self, event: Event) -> None:
+        wanted = event.result
+        if wanted == self._brk:
+            return
+        try:
+            if self._tracee.remote_syscall(event.nr, wanted) == wanted:
+                return
+        except RemoteSyscallError:
+            pass
+        # The kernel's own idea of brk could not be set up: make the same memory by hand.
+        old, new = _pages(self._brk), _pages(wanted)
+        if new > old:
+            self._memory.map_anonymous(old, new - old, 3)
+        elif new < old:
+            self._memory.unmap(new, old - new)
+
+    def _madvise(self, event: Event) -> None:
+        if event.args[2] & 0xFFFFFFFF in _CHANGES_CONTENT:
+            self._tracee.remote_syscall(event.nr, *event.args[:3])
+
+    def _shmat(self, event: Event) -> None:
+        length = sum(s.length for s in event.segments if s.kind == SegmentKind.OUT)
+        self._attached[event.result] = length
+        self._memory.map_anonymous(event.result, _pages(length), 3)
+
+    def _shmdt(self, event: Event) -> None:
+        length = self._attached.pop(event.args[0], 0)
+        self._memory.unmap(event.args[0], _pages(length))
+
+    def note_brk(self, event: Event) -> None:
+        """Remember where brk is, for the next call."""
+        if event.nr == NAMES["brk"]:
+            self._brk = event.result

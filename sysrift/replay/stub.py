@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starting the stub, the guarded process that a headless replay happens in."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+from typing import Iterator
+
+from sysrift.errors import ReplayError
+from sysrift.native import STUB_SYSCALL, stub_path
+from sysrift.trace.model import Image
+from sysrift.tracee import Tracee
+from sysrift.tracee import ptrace as pt
+from sysrift.tracee.registers import signed
+
+_NR_PRCTL, _PR_SET_TSC, _PR_TSC_SIGSEGV = 157, 26, 2
+_ADDR_NO_RANDOMIZE = 0x0040000
+
+
+def prepare(tracee: Tracee, image: Image) -> None:
+    """Guard a stub that was just started (it stands before its first instruction).
+
+    Sets what a replayed program needs of its process: trapping rdtsc, the recorded stack limit.
+    Raises ReplayError when the kernel refuses the guard.
+    """
+    tracee.resume(pt.PTRACE_CONT)
+    status = tracee.wait()
+    result = signed(tracee.registers().rax)
+    if os.WSTOPSIG(status) != signal.SIGTRAP or result:
+        raise ReplayError(
+            f"the kernel refuses the seccomp filter that guards a replay "
+            f"({os.strerror(-result) if result < 0 else 'stopped unexpectedly'}): "
+            "run sysrift doctor to see why"
+        )
+    tracee.remote_site = STUB_SYSCALL
+    tracee.remote_syscall(_NR_PRCTL, _PR_SET_TSC, _PR_TSC_SIGSEGV)
+    hard = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[1]
+    limit = image.stack_limit or resource.RLIM_INFINITY
+    if hard == resource.RLIM_INFINITY or (limit != resource.RLIM_INFINITY and limit <= hard):
+        resource.prlimit(tracee.pid, resource.RLIMIT_STACK, (limit, hard))
+
+
+@contextlib.contextmanager
+def headless_stub(image: Image) -> Iterator[Tracee]:
+    """A prepared stub without any debugger, on the CPU that this process runs on; killed at exit.
+
+    Raises ReplayError when ptrace or seccomp are not permitted.
+    """
+    path = str(stub_path())
+    libc = ctypes.CDLL(None, use_errno=True)
+    affinity = os.sched_getaffinity(0)
+    cpu = libc.sched_getcpu()
+    if cpu in affinity:
+        os.sched_setaffinity(0, {cpu})
+    child = os.fork()
+    if child == 0:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            libc.personality(libc.personality(0xFFFFFFFF) | _ADDR_NO_RANDOMIZE)
+            if libc.ptrace(pt.PTRACE_TRACEME, 0, None, None) == 0:
+                os.execve(path, [path], {})
+        finally:
+            os._exit(125)
+    tracee = None
+    try:
+        _, status = os.waitpid(child, pt.WALL)
+        if not os.WIFSTOPPED(status):
+            child = 0
+            raise ReplayError("ptrace is not permitted here: run sysrift doctor to see why")
+        options = pt.PTRACE_O_TRACESYSGOOD | pt.PTRACE_O_EXITKILL
+        pt.ptrace(pt.PTRACE_SETOPTIONS, child, None, options)
+        tracee = Tracee(child)
+        prepare(tracee, image)
+        yield tracee
+    finally:
+        if tracee is not None:
+            tracee.close()
+        if child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, pt.WALL)
+        os.sched_setaffinity(0, affinity)
