@@ -10,6 +10,9 @@ from sysrift.trace.model import ABSOLUTE, EventFlag, SegmentKind
 from sysrift.trace.writer import CHUNK, OutSegment
 from sysrift.tracee import Tracee
 
+Snapshot = list[tuple[int, bytes]]
+"""(address, bytes) of memory as it was at the call's entry."""
+
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
@@ -17,7 +20,7 @@ class Call:
     """A system call that has been entered."""
 
     __slots__ = (
-        "args", "before", "effect", "flags", "guess", "input_crc", "nr", "rewound", "row",
+        "args", "before", "effect", "flags", "guess", "input_crc", "lent", "nr", "rewound", "row",
         "segments", "site", "sp", "time_us",
     )  # fmt: skip
 
@@ -33,7 +36,8 @@ class Call:
         self.flags = 0
         self.input_crc = 0
         self.before: object = None
-        self.guess: Optional[object] = None
+        self.guess: Optional[Snapshot] = None
+        self.lent: Optional[Snapshot] = None
         self.segments: list[OutSegment] = []
         self.effect: Optional[Callable[[int], Optional[int]]] = None
         self.rewound = False

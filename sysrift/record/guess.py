@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from sysrift.image import checksum_spans
+from sysrift.record.call import Snapshot
 from sysrift.trace.model import SegmentKind
 from sysrift.trace.writer import OutSegment
 from sysrift.tracee import BadAddress, Tracee, read_maps
@@ -19,8 +20,6 @@ WINDOW = 16 << 10
 
 _GAP = 16
 """Changes nearer to each other than this are one segment."""
-
-Snapshot = list[tuple[int, bytes]]
 
 
 def arguments_snapshot(tracee: Tracee, args: tuple[int, ...]) -> Snapshot:

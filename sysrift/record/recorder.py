@@ -224,7 +224,7 @@ class Recorder:
             for argument, address, data in shown:
                 offset = (address - args[argument]) & NO_SYSCALL
                 call.segments.append((SegmentKind.IN, argument, offset, data))
-            if row.known(args):
+            if row.known(args) or (nr == _NR_RESTART_SYSCALL and self.interrupted is not None):
                 call.before = row.before(args, self.tracee)
             else:
                 call.guess = guess.arguments_snapshot(self.tracee, args)
@@ -298,7 +298,7 @@ class Recorder:
         name = call.row.name if call.row is not None else f"system call {call.nr}"
         call.flags |= EventFlag.GUESSED
         if call.guess is not None:
-            call.segments += guess.changes(self.tracee, call.guess)  # type: ignore[arg-type]
+            call.segments += guess.changes(self.tracee, call.guess)
         detail = f" request {call.args[1]:#x}" if name == "ioctl" else ""
         self.note(
             f"guess {name}{detail}",

@@ -137,8 +137,8 @@ def new_task(recorder: Recorder, call: Call) -> None:
     recorder.note("fork", "the program starts other processes: only the first one is recorded")
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
-        call.guess = guess.memory_snapshot(recorder.tracee, _VFORK_LIMIT)
-        if call.guess is None:
+        call.lent = guess.memory_snapshot(recorder.tracee, _VFORK_LIMIT)
+        if call.lent is None:
             stop_recording(
                 "the program lends more than 256 MiB of memory to a child (vfork), "
                 "which is not recorded yet"
@@ -147,8 +147,8 @@ def new_task(recorder: Recorder, call: Call) -> None:
 
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
     """What a vfork child wrote into the memory it borrowed."""
-    if call.guess is not None:
-        call.segments += guess.changes(recorder.tracee, call.guess)  # type: ignore[arg-type]
+    if call.lent is not None:
+        call.segments += guess.changes(recorder.tracee, call.lent)
 
 
 def let_child_go(recorder: Recorder) -> None:

@@ -324,8 +324,8 @@ class Engine:
         self.next += 1
 
     @property
-    def fatal_signal_due(self) -> int:
-        """The signal that ends the recording right here, 0 if none does."""
+    def sent_fatal_signal(self) -> int:
+        """The signal, sent and not a fault, that is the next event and ends the recording, or 0."""
         if self.next <= self.trace.event_count:
             event = self.trace.event(self.next)
             if (
@@ -335,6 +335,12 @@ class Engine:
             ):
                 return event.nr
         return 0
+
+    @property
+    def fatal_signal_due(self) -> int:
+        """The signal that ends the recording right here, at a system call boundary; else 0."""
+        sig = self.sent_fatal_signal
+        return 0 if sig and self.trace.event(self.next).flags & EventFlag.IN_CODE else sig
 
     def fault(self, sig: int) -> bool:
         """The tracee stopped by a signal that an instruction raises (SIGSEGV, ...).

@@ -9,9 +9,9 @@ from __future__ import annotations
 #: Types (the second byte) whose structures hold further pointers, so that size and direction are
 #: not the whole story: block trace and partitions, SCSI, DRM, sound, media, USB, KVM, Btrfs, ...
 NESTED_TYPES = frozenset(
-    [0x12, 0x22, 0x53, 0x70, 0x89, 0x8B, 0x94, 0xAE, 0xB3, 0xB4, 0xB5, 0xB8, 0xC0, 0xCE, 0xFD]
-    + [ord(letter) for letter in "ABCDEHIMNSUVWbdghmnoptuxz"]
-) - {0x45, 0x48}  # evdev and hidraw are well-behaved but for what is listed
+    [0x12, 0x22, 0x53, 0x89, 0x8B, 0x94, 0xAE, 0xB3, 0xB4, 0xB5, 0xB8, 0xC0, 0xCE, 0xFD]
+    + [ord(letter) for letter in "ABCDIMNSUVWbdghmnotuxz"]
+)
 
 REQUESTS = """
 # terminals

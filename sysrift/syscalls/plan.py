@@ -95,7 +95,7 @@ class Plan:
             elif effect.source in (Source.STRING, Source.IOVEC, Source.VALUE_RESULT):
                 complex_rules.append(_COMPLEX[effect.source](effect))
             else:
-                simple = (effect.argument, _length(effect), effect.kind)
+                simple = (effect.argument, length_of(effect), effect.kind)
                 if effect.direction is Direction.READ:
                     simple_inputs.append(simple)
                 else:
@@ -269,7 +269,7 @@ def value_of(operand: Operand, args: Args) -> int:
     return value
 
 
-def _length(effect: Effect) -> Callable[[Args, int], int]:
+def length_of(effect: Effect) -> Callable[[Args, int], int]:
     """Return the function (args, result) -> bytes for a rule without pointers."""
     limit = effect.limit if effect.limit != Operand() else None
     divide, multiply, add, operand = effect.divide, effect.multiply, effect.add, effect.operand

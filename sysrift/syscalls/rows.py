@@ -88,7 +88,7 @@ tls:ulong =clone
 58  vfork             Tb
 59  execve            T path:path argv:argv envp:argv =execve
 60  exit              T status:int
-61  wait4             b pid:pid wstatus:ints>4 options:flags.wait rusage:rusage>
+61  wait4             b pid:pid wstatus:wstatus>4 options:flags.wait rusage:rusage>
 62  kill              - pid:pid sig:signal
 63  uname             - buf:utsname>
 64  semget            - key:int nsems:int semflg:flags.ipc
@@ -339,7 +339,7 @@ sigmask:sigset<sigsetsize sigsetsize:size
 290 eventfd2          - initval:uint flags:flags.eventfd
 291 epoll_create1     - flags:flags.openfd
 292 dup3              - oldfd:fd newfd:fd flags:flags.openfd
-293 pipe2             - pipefd:ints>8 flags:flags.open
+293 pipe2             - pipefd:ints>8 flags:flags.openfd
 294 inotify_init1     - flags:flags.openfd
 295 preadv            b fd:fd iov:iovec>iov(iovcnt) iovcnt:ulong pos_l:ulong pos_h:ulong
 296 pwritev           b fd:fd iov:iovec<iov(iovcnt) iovcnt:ulong pos_l:ulong pos_h:ulong
@@ -404,7 +404,7 @@ usig:ptr =sigset_pack
 431 fsconfig          - fd:fd cmd:enum.fsconfig key:string value:ptr aux:int @fsconfig.cmd
 432 fsmount           - fd:fd flags:uint attr_flags:uint
 433 fspick            - dirfd:dirfd path:path flags:uint
-434 pidfd_open        - pid:pid flags:flags.open
+434 pidfd_open        - pid:pid flags:flags.openfd
 435 clone3            T cl_args:ptr<size size:size =clone3
 436 close_range       - first:uint last:uint flags:uint
 437 openat2           b dirfd:dirfd path:path how:ptr<size size:size

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
@@ -19,7 +20,7 @@ from sysrift.syscalls.effects import NotationError, Signature, split_token
 from sysrift.syscalls.ioctl import encoding
 from sysrift.syscalls.memory import terminated_length
 from sysrift.syscalls.table import FAMILIES, parse_row
-from sysrift.syscalls.variants import Variants
+from sysrift.syscalls.variants import Variants, command_lines
 
 PAGE = 4096
 HEADERS = [
@@ -38,21 +39,23 @@ NEWER = {
 
 
 class Memory:
-    """A fake address space of a few pieces; everything else is unmapped."""
+    """A fake address space of a few pieces, up to their page's end; the rest is unmapped."""
 
     def __init__(self, **pieces: bytes) -> None:
-        self.pieces = {int(name[1:], 16): bytearray(each) for name, each in pieces.items()}
+        self.pieces: dict[int, bytes] = {}
         self.reads: list[tuple[int, int]] = []
+        for name, content in pieces.items():
+            self.place(int(name[1:], 16), content)
 
     def place(self, address: int, content: bytes) -> int:
-        self.pieces[address] = bytearray(content)
+        self.pieces[address] = content + b"\xee" * (-(address + len(content)) % PAGE)
         return address
 
     def read(self, address: int, length: int) -> bytes:
         self.reads.append((address, length))
         for start, content in self.pieces.items():
             if start <= address and address + length <= start + len(content):
-                return bytes(content[address - start : address - start + length])
+                return content[address - start : address - start + length]
         raise BadAddress(hex(address))
 
 
@@ -117,11 +120,10 @@ def test_every_row_and_every_command_compiles():
 
 
 def test_every_family_is_used_and_names_each_command_once():
-    used = {each.plan._family for each in TABLE.values() if isinstance(each.plan, Variants)}
-    assert {id(family) for family in FAMILIES.values()} == {id(family) for family in used}
+    used = {id(each.plan._family) for each in TABLE.values() if isinstance(each.plan, Variants)}
+    assert {id(family) for family in FAMILIES.values()} == used
     for family in FAMILIES.values():
-        numbers = [line.split()[0] for line in family.commands.splitlines() if line.split()]
-        numbers = [int(each, 0) for each in numbers if each != "#"]
+        numbers = [int(line[0], 0) for line in command_lines(family.commands)]
         assert len(numbers) == len(set(numbers))
 
 
@@ -148,14 +150,23 @@ def test_what_may_block():
         assert not row(name).blocks
 
 
-def test_the_table_is_imported_in_less_than_30_ms():
+def test_the_table_is_imported_in_less_than_30_ms(tmp_path):
     command = (
         "import enum, re, struct, typing, functools, time; start = time.perf_counter();"
         "import sysrift.syscalls; print(time.perf_counter() - start)"
     )
+    # As installed: with byte code, which the first run writes.
+    environment = {
+        **os.environ,
+        "PYTHONPYCACHEPREFIX": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     times = []
     for _ in range(5):
-        output = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
+        output = subprocess.run(
+            [sys.executable, "-c", command], capture_output=True, check=True, env=environment
+        )
         times.append(float(output.stdout))
     assert min(times) < 0.030
 
@@ -442,7 +453,7 @@ contents = st.lists(words, max_size=64).map(lambda each: struct.pack(f"<{len(eac
 def check(found, args):
     for each in found:
         assert 0 < each.length <= 0x7FFFF000 + 8
-        assert 0 < each.address and each.address + each.length <= 1 << 56
+        assert each.address > 0 and each.address + each.length <= 1 << 56
         assert 0 <= each.argument < 6 and args[each.argument]
         assert each.kind in ("string", "data", "struct")
 
@@ -510,7 +521,7 @@ def test_a_wrong_argument_is_refused(token):
 
 
 def test_a_row_with_every_kind_of_rule():
-    made = parse_row("999 thing b? a:path b:buf>!ret^c*2+1 c:uint d:stat>".split())
+    made = parse_row(["999", "thing", "b?", "a:path", "b:buf>!ret^c*2+1", "c:uint", "d:stat>"])
     assert made.blocks and not made.known(arguments())
     memory = Memory(x2000=bytes(64))
     assert made.outputs(arguments(0, 0x2000, 3, 0x9000), 10, memory, None) == [

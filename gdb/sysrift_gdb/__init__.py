@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""SysRift's side in GDB's process: commands, stops and settings over the replay engine.
+
+Loaded by `sysrift.gdb`. Only the standard library, `construct`, `pygments` and `sysrift` itself
+may be imported here: GDB's Python is another one than the user's.
+"""
+
+import sys
+
+if getattr(sys.modules.get("gdb"), "VERSION", None) is None:
+    raise ImportError("sysrift_gdb works inside GDB only: (gdb) source sysrift.gdb")
+
+import __main__
+
+from sysrift_gdb import hooks
+
+MINIMUM_VERSION = 12
+
+
+def install() -> None:
+    """Register SysRift's commands, functions and settings with GDB (once)."""
+    import gdb
+
+    major = int(gdb.VERSION.split(".")[0]) if gdb.VERSION[0].isdigit() else MINIMUM_VERSION
+    if major < MINIMUM_VERSION:
+        raise gdb.GdbError(
+            f"SysRift needs GDB {MINIMUM_VERSION} or newer, this is GDB {gdb.VERSION}"
+        )
+    __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
+    if getattr(sys.modules[__name__], "_installed", False):
+        return
+    from sysrift_gdb import parameters, stops
+    from sysrift_gdb.commands import events, goto, info, replay, when
+
+    parameters.register()
+    stops.register()
+    for module in (replay, goto, when, events, info):
+        module.register()
+    sys.modules[__name__].__dict__["_installed"] = True
+
+
+__all__ = ["hooks", "install"]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two catchpoints that a replay lives by, and what other breakpoints the user has."""
+
+from __future__ import annotations
+
+import re
+from typing import FrozenSet, List, NamedTuple, Optional
+
+import gdb
+from sysrift.syscalls import NAMES
+from sysrift_gdb import console
+
+SYSCALL_CONDITION = "$_sysrift_event() == 1"
+SIGNAL_CONDITION = "$_sysrift_signal() == 1"
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")
+
+_ROW = re.compile(r"^(\d+)\s+(\S.*?)\s+(keep|del|dis|dstp)\s+([yn])\s*(.*)$")
+_HARDWARE = ("hw watchpoint", "read watchpoint", "acc watchpoint", "hw breakpoint")
+_CREATED = re.compile(r"Catchpoint (\d+)")
+
+
+class UserBreakpoints(NamedTuple):
+    """What the user asked GDB for that changes how far a replay may run by itself."""
+
+    hardware: bool  # debug registers are in use: their traps cannot be taken twice
+    all_syscalls: bool
+    syscalls: FrozenSet[int]
+
+
+class Catchpoints:
+    """SysRift's catchpoints in GDB's table; they come back when somebody deletes them."""
+
+    def __init__(self) -> None:
+        self._syscall: Optional[int] = None
+        self._signal: Optional[int] = None
+
+    @staticmethod
+    def _rows() -> List["re.Match[str]"]:
+        table = gdb.execute("info breakpoints", to_string=True)
+        return [match for match in map(_ROW.match, table.splitlines()) if match]
+
+    def ensure(self) -> None:
+        """Make sure that both are there and enabled."""
+        enabled = {int(row.group(1)): row.group(4) == "y" for row in self._rows()}
+        for number in (self._syscall, self._signal):
+            if number is not None and enabled.get(number) is False:
+                gdb.execute(f"enable {number}", to_string=True)
+        if self._syscall not in enabled:
+            self._syscall = self._create("catch syscall", SYSCALL_CONDITION)
+        if self._signal not in enabled:
+            self._signal = self._create("catch signal SIGSYS " + " ".join(FAULTS), SIGNAL_CONDITION)
+
+    @staticmethod
+    def _create(command: str, condition: str) -> int:
+        printed = gdb.execute(command, to_string=True)
+        match = _CREATED.search(printed)
+        if match is None:
+            raise gdb.GdbError(f"SysRift: GDB did not accept '{command}': {printed.strip()}")
+        number = int(match.group(1))
+        gdb.execute(f"condition {number} {condition}", to_string=True)
+        return number
+
+    def remove(self) -> None:
+        """Take them out of GDB's table."""
+        existing = {int(row.group(1)) for row in self._rows()}
+        for number in (self._syscall, self._signal):
+            if number in existing:
+                console.quietly(f"delete {number}")
+        self._syscall = self._signal = None
+
+    def user_breakpoints(self) -> UserBreakpoints:
+        """What else is in GDB's table and enabled."""
+        hardware = all_syscalls = False
+        numbers = set()
+        for row in self._rows():
+            number, kind, _, enabled, rest = row.groups()
+            if enabled != "y" or int(number) in (self._syscall, self._signal):
+                continue
+            if kind.startswith(_HARDWARE):
+                hardware = True
+            elif kind.startswith("catchpoint") and "syscall" in rest:
+                names = re.findall(r'"([^"]*)"', rest)
+                if not names:
+                    all_syscalls = True
+                for name in re.split(r"[,\s]+", " ".join(names)):
+                    if name.isdigit():
+                        numbers.add(int(name))
+                    elif name in NAMES:
+                        numbers.add(NAMES[name])
+        return UserBreakpoints(hardware, all_syscalls, frozenset(numbers))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""SysRift's commands in GDB, a file each; `ReplayCommand` is what they share."""
+
+from __future__ import annotations
+
+from typing import List
+
+import gdb
+from sysrift.errors import SysRiftError
+from sysrift_gdb import session
+
+
+class ReplayCommand(gdb.Command):
+    """A command whose user errors are one line, and whose docstring is its help."""
+
+    name = ""
+
+    def __init__(self, completion: int = gdb.COMPLETE_NONE) -> None:
+        super().__init__(self.name, gdb.COMMAND_RUNNING, completion)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Called by GDB."""
+        try:
+            self.run(gdb.string_to_argv(argument), from_tty)
+        except (SysRiftError, session.RemoteSyscallError, OSError) as error:
+            raise gdb.GdbError(f"SysRift: {error}") from None
+        except session.TraceeGone:
+            session.drop_if_dead()
+            raise gdb.GdbError("SysRift: the replayed process is gone") from None
+
+    def run(self, words: List[str], from_tty: bool) -> None:
+        """Do it; `words` are the command's arguments."""
+        raise NotImplementedError
+
+
+def show_position() -> None:
+    """Print the frame the program stands in, as GDB does after a stop."""
+    try:
+        gdb.newest_frame().select()
+        gdb.execute("frame")
+    except gdb.error as error:
+        gdb.write(f"{error}\n")

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What GDB's own commands call before or after themselves (`define hook-...` in sysrift.gdb)."""
+
+from __future__ import annotations
+
+
+def before_detach() -> None:
+    """A replayed process cannot live without the replayer: end the replay instead."""
+    from sysrift_gdb import session
+
+    session.end_instead_of_detaching()
+
+
+def after_breakpoints_changed() -> None:
+    """`delete` and `disable` without arguments also hit the catchpoints that a replay lives by."""
+    from sysrift_gdb import session
+
+    if session.current is not None:
+        session.current.catchpoints.ensure()

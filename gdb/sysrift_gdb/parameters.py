@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`set sysrift ...` and `show sysrift ...`."""
+
+from __future__ import annotations
+
+import gdb
+
+
+class Echo(gdb.Parameter):
+    """Whether what the program wrote to its stdout and stderr is shown while replaying."""
+
+    set_doc = "Set whether the program's recorded output is shown while replaying."
+    show_doc = "Show whether the program's recorded output is shown while replaying."
+
+    def __init__(self) -> None:
+        super().__init__("sysrift echo", gdb.COMMAND_RUNNING, gdb.PARAM_BOOLEAN)
+        self.value = True
+
+    def get_set_string(self) -> str:
+        """Setting it says nothing."""
+        return ""
+
+    def get_show_string(self, value: str) -> str:
+        """What `show sysrift echo` says."""
+        return f"Echoing the program's recorded output while replaying is {value}."
+
+
+class _SetPrefix(gdb.Command):
+    """Settings of SysRift."""
+
+    def __init__(self) -> None:
+        super().__init__("set sysrift", gdb.COMMAND_RUNNING, gdb.COMPLETE_NONE, True)
+
+
+class _ShowPrefix(gdb.Command):
+    """Show SysRift's settings."""
+
+    def __init__(self) -> None:
+        super().__init__("show sysrift", gdb.COMMAND_RUNNING, gdb.COMPLETE_NONE, True)
+
+
+def register() -> None:
+    """Make the settings known to GDB."""
+    _SetPrefix()
+    _ShowPrefix()
+    Echo()
+
+
+def echo() -> bool:
+    """Whether to show the program's output."""
+    return bool(gdb.parameter("sysrift echo"))

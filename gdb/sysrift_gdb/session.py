@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The replay that goes on in this GDB: the stub process, the engine, and GDB's view of both.
+
+GDB believes to debug an ordinary process. Whenever it stops that process for a system call, the
+condition of our catchpoint comes here (`on_syscall_stop`), the engine plays the event, and while
+there is nothing that GDB must see, runs on by itself (`_run_ahead`): a stop of GDB costs a
+millisecond, one of the engine a few microseconds.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Optional
+
+import gdb
+from sysrift.errors import ReplayError, SysRiftError
+from sysrift.image import BadAddress
+from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
+from sysrift.replay.divergence import Divergence
+from sysrift.replay.engine import Engine, Halt, Reason
+from sysrift.replay.stub import prepare
+from sysrift.trace.model import Event, EventKind
+from sysrift.trace.reader import Trace
+from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
+from sysrift.tracee import ptrace as pt
+from sysrift.tracee.registers import NO_SYSCALL, signed
+from sysrift.views.summary import how_it_ended
+from sysrift_gdb import console, parameters
+from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
+from sysrift_gdb.interrupts import interrupts_held, is_interrupted
+from sysrift_gdb.signals import SignalTable
+
+_CHUNK = 2000
+"""Events between two looks at whether the user pressed Ctrl-C."""
+
+_NR_GETPID = 39
+
+
+class Replay:
+    """One trace replayed in GDB's current inferior."""
+
+    def __init__(self, path: Path) -> None:
+        """Start the stub under GDB, rebuild the program, and stop at its beginning.
+
+        Raises SysRiftError; nothing is left behind then.
+        """
+        self.trace = Trace(path)
+        self._user_settings = {"startup-with-shell": "off", "disable-randomization": "on"}
+        self._previous_settings = {
+            name: gdb.parameter(name) for name in self._user_settings
+        }
+        self._entered = False  # GDB's last stop was a syscall-entry-stop (its own bookkeeping)
+        self._kept: Optional[Registers] = None  # registers of a call shown to the user at entry
+        self._exec_pending = False
+        self._ended_by = 0
+        self.diverged = False
+        self.said_end = False
+        try:
+            self._start_stub()
+        except BaseException:
+            self.trace.close()
+            raise
+        try:
+            self.engine = Engine(self.trace, self.tracee)
+            self.engine.echo = self._echo
+            self.engine.on_exec = lambda _image: None
+            self.engine.load(0)
+            self._show_program()
+            self.signals = SignalTable()
+            self.catchpoints = Catchpoints()
+            self.catchpoints.ensure()
+        except BaseException:
+            self.trace.close()
+            console.quietly("kill")
+            raise
+
+    # -- beginning and end ----------------------------------------------------------------------
+
+    def _start_stub(self) -> None:
+        for name, value in self._user_settings.items():
+            gdb.execute(f"set {name} {value}", to_string=True)
+        path = stub_path()
+        console.quietly(f"file {_quoted(str(path))}")
+        gdb.execute("set args", to_string=True)
+        with interrupts_held():
+            try:
+                console.quietly("starti")
+            except gdb.error as error:
+                raise ReplayError(
+                    f"GDB cannot start the replay stub {path} ({error}): run sysrift doctor"
+                ) from None
+        self.pid: int = gdb.selected_inferior().pid
+        self.tracee = Tracee(self.pid)
+        try:
+            prepare(self.tracee, self.trace.image(0))
+        except BaseException:
+            console.quietly("kill")
+            raise
+
+    def _show_program(self) -> None:
+        """Tell GDB which program this is now: symbols, shared libraries, breakpoints anew."""
+        console.forget_caches()
+        image = self.engine.image
+        if image.exe_file >= 0:
+            program = self.engine.source.file_path(image.exe_file)
+            if self.engine.source.is_stored_copy(image.exe_file):
+                console.say(f"{image.exe} has changed since: using the trace's copy of it")
+        else:
+            program = image.exe
+        console.quietly(f"file {_quoted(program)}")
+        # Setting it, to whatever value, makes GDB look for the dynamic linker of this process and
+        # put its breakpoint for loaded libraries there (gdb/solib.c, reload_shared_libraries).
+        search = gdb.parameter("solib-search-path") or ""
+        console.quietly(f"set solib-search-path {search}")
+        console.forget_caches()
+
+    def close(self, killed: bool = True) -> None:
+        """End the replay; GDB's settings are the user's again."""
+        global current
+        if current is self:
+            current = None
+        if not killed and self._alive():
+            console.quietly("kill")
+        self.catchpoints.remove()
+        self.signals.restore()
+        for name, value in self._previous_settings.items():
+            gdb.execute(f"set {name} {'on' if value else 'off'}", to_string=True)
+        self.engine.close()
+        self.trace.close()
+
+    def _alive(self) -> bool:
+        return any(inferior.pid == self.pid for inferior in gdb.inferiors())
+
+    # -- stops ----------------------------------------------------------------------------------
+
+    def on_syscall_stop(self) -> bool:
+        """GDB stopped for a system call; returns whether the user should see the stop."""
+        operation = self.tracee.stop_operation()
+        self._entered = operation == pt.SYSCALL_INFO_ENTRY
+        if not self._entered:
+            return self._finish_kept()
+        registers = self.tracee.registers()
+        if signed(registers.orig_rax) == -1:
+            return False
+        user = self.catchpoints.user_breakpoints()
+        event = self._next_event()
+        if event is not None and _wants(user, event) and event.nr == signed(registers.orig_rax):
+            # The user catches this call: its number must survive until its exit, so the guard
+            # skips it, and its result is put in place there.
+            self._kept = registers.copy()
+            registers.r9 = KEEP_NUMBER_MAGIC
+            self.tracee.set_registers(registers)
+            console.forget_caches()
+            return False
+        return self._play(registers, user)
+
+    def _play(self, registers: Registers, user: UserBreakpoints) -> bool:
+        """Play the event at hand and run ahead; returns whether the user should see a stop."""
+        image = self.engine.image
+        if not self.engine.system_call(registers):
+            return self._at_end()
+        if self.engine.image is not image:
+            return self._became_another_program()
+        fatal = self.engine.fatal_signal_due
+        if fatal:
+            self._raise_fatal(fatal)
+        elif not user.hardware:
+            return self._run_ahead(user)
+        self._hand_back()
+        return False
+
+    def _run_ahead(self, user: UserBreakpoints) -> bool:
+        halt = self.engine.advance(wanted=lambda event: _wants(user, event))
+        if halt.reason is Reason.EXEC:
+            return self._became_another_program()
+        if halt.reason is Reason.TRAP:
+            self._back_onto_breakpoint()
+        elif halt.reason is Reason.SIGNAL and halt.signal:
+            # Not the recording's (Ctrl-C): GDB must get it itself.
+            pt.tgkill(self.pid, halt.signal)
+        elif halt.reason is Reason.END and self.engine.sent_fatal_signal:
+            self._raise_fatal(self.engine.sent_fatal_signal)
+        self._hand_back()
+        return False
+
+    def _back_onto_breakpoint(self) -> None:
+        registers = self.tracee.registers()
+        try:
+            if self.tracee.read(registers.rip - 1, 1) == b"\xcc":
+                registers.rip -= 1
+                registers.orig_rax = NO_SYSCALL
+                self.tracee.set_registers(registers)
+        except BadAddress:
+            pass
+
+    def _raise_fatal(self, sig: int) -> None:
+        """Let GDB see the signal that ended the program: it arrives as soon as GDB resumes."""
+        self.signals.report(signal.Signals(sig).name, True)
+        self._ended_by = sig
+        pt.tgkill(self.pid, sig)
+
+    def _hand_back(self) -> None:
+        """Leave the tracee as GDB expects it to be when it resumes it.
+
+        GDB counts syscall-stops: after an entry it takes the next one for the exit. So where it
+        saw an entry, it gets an exit: of a call made at the stub's `syscall` instruction.
+        """
+        if self._entered and self.tracee.stop_operation() != pt.SYSCALL_INFO_ENTRY:
+            registers = self.tracee.registers()
+            call = registers.copy()
+            call.set_call(_NR_GETPID)
+            call.rip = STUB_SYSCALL
+            self.tracee.set_registers(call)
+            for _ in range(64):
+                self.tracee.resume(pt.PTRACE_SYSCALL)
+                self.tracee.wait()
+                if self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
+                    break
+            registers.orig_rax = NO_SYSCALL
+            self.tracee.set_registers(registers)
+        elif not self._entered and self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
+            # And where it saw none, the call is left, by a system call of the stub's.
+            self.tracee.remote_syscall(_NR_GETPID)
+        console.forget_caches()
+
+    def _finish_kept(self) -> bool:
+        """At the exit of a call that the user catches: now put its result in place."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return False
+        image = self.engine.image
+        if not self.engine.system_call(kept):
+            return self._at_end()
+        if self.engine.image is not image:
+            return self._became_another_program()
+        if self.engine.fatal_signal_due:
+            self._raise_fatal(self.engine.fatal_signal_due)
+        console.forget_caches()
+        return False
+
+    def on_signal_stop(self) -> bool:
+        """GDB stopped for SIGSYS or a fault; returns whether the user should see the stop."""
+        self._entered = False
+        siginfo = self.tracee.siginfo()
+        sig = int.from_bytes(siginfo[:4], "little")
+        name = signal.Signals(sig).name
+        if sig == signal.SIGSYS:
+            registers = self.tracee.registers()
+            registers.orig_rax = registers.rax
+            image = self.engine.image
+            if not self.engine.system_call(registers):
+                # The SIGTRAP of the step that led here is still to come: take it.
+                self.tracee.remote_syscall(_NR_GETPID)
+                return self._at_end()
+            if self.engine.image is not image:
+                return self._became_another_program()
+            if self.engine.fatal_signal_due:
+                self._raise_fatal(self.engine.fatal_signal_due)
+            console.forget_caches()
+            return False
+        handled = self.engine.fault(sig)
+        self.signals.report(name, not handled)
+        console.forget_caches()
+        return False
+
+    def _at_end(self) -> bool:
+        console.forget_caches()
+        if not self.said_end:
+            self.said_end = True
+            console.say(f"end of the recording: {self.ending()}")
+        return True
+
+    def ending(self) -> str:
+        """How the recording ended, in words."""
+        return how_it_ended(self.trace.end)
+
+    def _became_another_program(self) -> bool:
+        self._exec_pending = True
+        console.forget_caches()
+        return True
+
+    def on_stop(self) -> None:
+        """GDB stopped for the user, whatever for (before the user can look)."""
+        if not self._alive():
+            return
+        if self._exec_pending:
+            # GDB has just taken its breakpoints out of a program that is no more, so into the new
+            # one: put the new one in place once more.
+            self._exec_pending = False
+            self.engine.load(self.engine.next - 1)
+            console.say(f"the program became {self.engine.image.exe} (execve)")
+            self._show_program()
+        elif self._kept is not None and self.tracee.stop_operation() == pt.SYSCALL_INFO_NONE:
+            self._finish_kept()
+        if self._ended_by:
+            # Whatever the user does now, the program has ended here: the signal comes again.
+            pt.tgkill(self.pid, self._ended_by)
+            if not self.said_end:
+                self.said_end = True
+                console.say(f"end of the recording: {self.ending()}")
+
+    def fail(self, error: Exception) -> None:
+        """Replaying cannot go on: say so, and show where."""
+        console.forget_caches()
+        if isinstance(error, Divergence):
+            self.diverged = True
+        console.say(str(error))
+
+    # -- going places ---------------------------------------------------------------------------
+
+    def goto(self, target: int) -> None:
+        """Go to event `target` (0: the start; beyond the last: the end).
+
+        Breakpoints are not stopped at on the way. Raises SysRiftError.
+        """
+        with interrupts_held():
+            self._forget_stop()
+            if target < self.engine.next or self.diverged:
+                self.restart()
+            echo, self.engine.echo = self.engine.echo, None
+            image = self.engine.image
+            try:
+                interrupted = self._advance_to(target)
+            finally:
+                self.engine.echo = echo
+                if self.engine.image is not image:
+                    self._show_program()
+                self._hand_back()
+        console.quietly("sharedlibrary")
+        console.forget_caches()
+        gdb.invalidate_cached_frames()
+        if interrupted:
+            console.say(f"interrupted at event {self.engine.next}")
+
+    def restart(self) -> None:
+        """Back to the start."""
+        self.diverged = False
+        self.said_end = False
+        self._ended_by = 0
+        image = self.engine.image
+        if self._exec_pending or image.event:
+            self.engine.load(0)
+            self._exec_pending = False
+            self._show_program()
+        else:
+            self.engine.load(0)
+        for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"):
+            self.signals.report(name, False)
+
+    def _forget_stop(self) -> None:
+        """Leave whatever stop GDB showed, so that the engine can drive."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            self.engine.rewind(kept)
+        elif self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
+            registers = self.tracee.registers()
+            registers.orig_rax = NO_SYSCALL
+            self.tracee.set_registers(registers)
+
+    def _advance_to(self, target: int) -> bool:
+        """Run to event `target`; returns whether the user interrupted it."""
+        while target > self.engine.next and not self._stands_at_end():
+            limit = min(_CHUNK, target - self.engine.next)
+            halt = self.engine.advance(limit=limit)
+            if halt.reason is Reason.END:
+                self._ended_by = self.engine.sent_fatal_signal
+                return False
+            if halt.reason is Reason.TRAP:
+                raise ReplayError("the program ran into a breakpoint of its own (int3)")
+            if is_interrupted():
+                return True
+        return False
+
+    def _stands_at_end(self) -> bool:
+        return self.engine.next > self.trace.event_count
+
+    # -- helpers --------------------------------------------------------------------------------
+
+    def _next_event(self) -> Optional[Event]:
+        if self.engine.next <= self.trace.event_count:
+            return self.trace.event(self.engine.next)
+        return None
+
+    def _echo(self, data: bytes) -> None:
+        if parameters.echo():
+            gdb.write(data.decode("utf-8", "replace"))
+            gdb.flush()
+
+
+def _wants(user: UserBreakpoints, event: Event) -> bool:
+    return event.kind == EventKind.SYSCALL and (user.all_syscalls or event.nr in user.syscalls)
+
+
+def _quoted(path: str) -> str:
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+current: Optional[Replay] = None
+"""The replay of this GDB, if one goes on."""
+
+
+def active() -> Replay:
+    """The current replay; GdbError when there is none."""
+    drop_if_dead()
+    if current is None:
+        raise gdb.GdbError("SysRift: no replay is going on: sysrift-replay TRACE begins one")
+    return current
+
+
+def drop_if_dead() -> None:
+    """Forget the replay when its process is gone (kill, quit)."""
+    if current is not None and not current._alive():
+        current.close()
+
+
+def begin(path: Path) -> Replay:
+    """Begin to replay a trace, ending a replay that goes on. Raises SysRiftError."""
+    global current
+    drop_if_dead()
+    if current is not None:
+        console.say(f"ending the replay of {current.trace.path}")
+        current.close(killed=False)
+    elif gdb.selected_inferior().pid:
+        raise ReplayError("this GDB is debugging a live program: kill it first, or use another GDB")
+    current = Replay(path)
+    return current
+
+
+def end_instead_of_detaching() -> None:
+    """`detach`: the stub cannot live alone (its guard would kill it)."""
+    drop_if_dead()
+    if current is not None:
+        console.say("a replayed process cannot run by itself: the replay ends instead")
+        current.close(killed=False)
+
+
+__all__ = [
+    "Halt",
+    "RemoteSyscallError",
+    "Replay",
+    "SysRiftError",
+    "TraceeGone",
+    "active",
+    "begin",
+    "current",
+]

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where GDB calls in: the conditions of the catchpoints, and GDB's events.
+
+An exception in a condition makes GDB stop with a message that nobody understands, so everything is
+caught here and said plainly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Callable, Iterator
+
+import gdb
+from sysrift.errors import SysRiftError
+from sysrift_gdb import console, session
+
+
+class EventFunction(gdb.Function):
+    """$_sysrift_event(): 1 when the user should see this syscall-stop."""
+
+    def __init__(self) -> None:
+        super().__init__("_sysrift_event")
+
+    def invoke(self) -> int:
+        """Called by GDB for the condition of our `catch syscall`."""
+        return _judge(lambda replay: replay.on_syscall_stop())
+
+
+class SignalFunction(gdb.Function):
+    """$_sysrift_signal(): 1 when the user should see this SIGSYS or fault."""
+
+    def __init__(self) -> None:
+        super().__init__("_sysrift_signal")
+
+    def invoke(self) -> int:
+        """Called by GDB for the condition of our `catch signal`."""
+        return _judge(lambda replay: replay.on_signal_stop())
+
+
+def _judge(decide: Callable[["session.Replay"], bool]) -> int:
+    replay = session.current
+    if replay is None or gdb.selected_inferior().pid != replay.pid:
+        return 0
+    try:
+        return int(decide(replay))
+    except (SysRiftError, OSError, session.RemoteSyscallError, session.TraceeGone) as error:
+        replay.fail(error)
+    except Exception as bug:
+        if os.environ.get("SYSRIFT_DEBUG"):
+            import traceback
+
+            gdb.write(traceback.format_exc())
+        replay.fail(RuntimeError(f"internal error: {type(bug).__name__}: {bug}"))
+    return 1
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    try:
+        yield
+    except (SysRiftError, OSError, gdb.error, session.RemoteSyscallError) as error:
+        console.say(str(error))
+
+
+def _on_stop(_event: object) -> None:
+    if session.current is not None:
+        with _plainly():
+            session.current.on_stop()
+
+
+def _on_exited(_event: object) -> None:
+    with _plainly():
+        session.drop_if_dead()
+
+
+def _before_prompt() -> None:
+    with _plainly():
+        session.drop_if_dead()
+        if session.current is not None:
+            session.current.catchpoints.ensure()
+
+
+def register() -> None:
+    """Connect to GDB."""
+    EventFunction()
+    SignalFunction()
+    gdb.events.stop.connect(_on_stop)
+    gdb.events.exited.connect(_on_exited)
+    gdb.events.before_prompt.connect(_before_prompt)
