@@ -300,6 +300,21 @@ class Trace:
                 raise TraceError(f"damaged trace: no block at byte {entry.offset} of {self.path}")
             yield entry, head[3], head[4]
 
+    def payload_bytes(self) -> int:
+        """How many of the stored bytes of the events blocks are payload, for statistics."""
+        total = 0
+        for entry in self._event_blocks:
+            # A block of events is never compressed as a whole: its streams are.
+            at = entry.offset + codec.BLOCK_HEADER.size
+            head = self._at(at, codec.EVENTS_HEAD.size)
+            if len(head) == codec.EVENTS_HEAD.size:
+                sites = codec.EVENTS_HEAD.unpack(head)[3]
+                at += len(head) + 8 * sites + 2 * codec.STREAM.size
+                stream = self._at(at, codec.STREAM.size)
+                if len(stream) == codec.STREAM.size:
+                    total += codec.STREAM.unpack(stream)[2]
+        return total
+
     # -- files and images -----------------------------------------------------------------------
 
     def file_content(self, reference: FileReference) -> Iterator[bytes]:

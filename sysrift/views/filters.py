@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Choosing events: a range of numbers, names, failures. Shared by the shell's and GDB's commands."""
+"""Choosing events: a range of numbers, names, failures; for the shell's and GDB's commands."""
 
 from __future__ import annotations
 

@@ -57,7 +57,11 @@ from sysrift.views.text import argument_bytes, event_name, signal_info
 SHOWN_BYTES = 4096
 """How many bytes of each piece of memory are given by default."""
 
-_KINDS: dict[int, str] = {EventKind.SYSCALL: "syscall", EventKind.SIGNAL: "signal", EventKind.TSC: "tsc"}
+_KINDS: dict[int, str] = {
+    EventKind.SYSCALL: "syscall",
+    EventKind.SIGNAL: "signal",
+    EventKind.TSC: "tsc",
+}
 _DELIVERIES: dict[int, str] = {
     Delivery.HANDLER: "handler", Delivery.FATAL: "fatal", Delivery.STOPPED: "stopped"
 }  # fmt: skip

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Events as lines of text, much as strace(1) prints them, an event number and a time before each.
 
-         12     0.001042 openat(AT_FDCWD, "/etc/motd", O_RDONLY) = -1 ENOENT (No such file or directory)
-         13     0.001097 rdtsc()                                 = 81985529216486895
-         14     0.001301 --- SIGSEGV {si_signo=SIGSEGV, si_code=SEGV_MAPERR, si_addr=0x0} ---
-                         +++ killed by SIGSEGV +++
-"""  # noqa: E501
+12     0.001042 openat(AT_FDCWD, "/etc/motd", O_RDONLY) = -1 ENOENT (No such file or directory)
+13     0.001097 rdtsc()                                 = 81985529216486895
+14     0.001301 --- SIGSEGV {si_signo=SIGSEGV, si_code=SEGV_MAPERR, si_addr=0x0} ---
+                +++ killed by SIGSEGV +++
+"""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _REMARKS = (
 
 
 def event_name(event: Event) -> str:
-    """`openat`, `syscall_999` for a number without a row, `SIGSEGV`, `rdtsc`."""
+    """`openat`, `syscall_0x3e7` for a number without a row, `SIGSEGV`, `rdtsc`."""
     if event.kind == EventKind.SYSCALL:
         row = lookup(event.nr)
-        return row.name if row else f"syscall_{event.nr}"
+        return row.name if row else f"syscall_{event.nr & (1 << 64) - 1:#x}"
     if event.kind == EventKind.SIGNAL:
         return signal_name(event.nr)
     if event.kind == EventKind.TSC and 0 <= event.nr < len(_TIME_STAMPS):
