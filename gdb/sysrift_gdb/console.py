@@ -54,6 +54,21 @@ def setting(name: str, value: str) -> Iterator[None]:
         gdb.execute(f"set {name} {before}", to_string=True)
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep GDB from announcing stops, which it prints whatever becomes of a command's output."""
+    try:
+        gdb.execute("set suppress-cli-notifications on", to_string=True)
+        known = True
+    except gdb.error:  # GDB 12 does not have it
+        known = False
+    try:
+        yield
+    finally:
+        if known:
+            gdb.execute("set suppress-cli-notifications off", to_string=True)
+
+
 def forget_caches() -> None:
     """Registers and memory were changed behind GDB's back: make it look again."""
     gdb.execute("maint flush register-cache", to_string=True)

@@ -85,7 +85,8 @@ class Replay:
         gdb.execute("set args", to_string=True)
         with interrupts_held():
             try:
-                console.quietly("starti")
+                with console.silence():
+                    console.quietly("starti")
             except gdb.error as error:
                 raise ReplayError(
                     f"GDB cannot start the replay stub {path} ({error}): run sysrift doctor"
@@ -249,9 +250,11 @@ class Replay:
             registers = self.tracee.registers()
             registers.orig_rax = registers.rax
             image = self.engine.image
-            if not self.engine.system_call(registers):
-                # The SIGTRAP of the step that led here is still to come: take it.
-                self.tracee.remote_syscall(_NR_GETPID)
+            goes_on = self.engine.system_call(registers)
+            # GDB was single-stepping, and takes the signal for the end of the step; the SIGTRAP of
+            # the step itself is still to come: take it, or the next step would end at once.
+            self.tracee.remote_syscall(_NR_GETPID)
+            if not goes_on:
                 return self._at_end()
             if self.engine.image is not image:
                 return self._became_another_program()

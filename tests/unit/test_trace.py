@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import resource
 import signal
@@ -29,6 +30,7 @@ from sysrift.trace.schema import (
     EventRecord,
     EventsBlock,
     FileHeader,
+    IndexBlock,
     SegmentRecord,
     Stream,
     Trailer,
@@ -499,6 +501,58 @@ def test_a_forged_block_with_a_good_checksum_never_breaks_the_reader(data):
             contents(Path(file.name))
         except TraceError:
             pass
+
+
+SMALL = st.one_of(st.integers(0, 3), U32)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.data())
+def test_forged_events_never_break_the_reader(data):
+    """A block of events whose checksum is right and whose counts, lengths and indices are not."""
+    count, parts = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 3))
+    record = st.builds(codec.RECORD.pack, U8, U8, st.integers(0, 2), I32, U32, U32, U64, I64, U32,
+                       st.integers(0, 3), *[U64] * 6)  # fmt: skip
+    segment = st.builds(codec.SEGMENT.pack, st.integers(0, 6), st.sampled_from([0, 5, 6, 255]),
+                        SMALL, U64, st.one_of(st.just(0), st.integers(0, 6000), U64))  # fmt: skip
+    streams = [
+        codec.shuffle(b"".join(data.draw(record) for _ in range(count)), codec.RECORD.size),
+        codec.shuffle(b"".join(data.draw(segment) for _ in range(parts)), codec.SEGMENT.size),
+        data.draw(st.binary(max_size=20)),
+    ]
+    raw = codec.EVENTS_HEAD.pack(
+        count, data.draw(st.sampled_from([parts, 0, 1 << 31])), data.draw(U64),
+        data.draw(st.sampled_from([1, 2, 0, 1 << 31])),
+    ) + bytes(16)  # fmt: skip
+    for stream in streams:
+        length = data.draw(st.sampled_from([len(stream), 0, 1 << 31]))
+        raw += codec.STREAM.pack(data.draw(st.sampled_from([0, 1, 9])), length, len(stream))
+    raw += b"".join(streams)
+    with tempfile.NamedTemporaryFile(suffix=".srl") as file:
+        file.write(sample(False)[0] + block(BlockType.EVENTS, 1, raw, first=9))
+        file.flush()
+        try:
+            got = contents(Path(file.name))
+        except TraceError:
+            return
+    assert got.events[:8] == sample(False)[1].events
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 12), U64, SMALL, SMALL), min_size=1, max_size=5))
+def test_a_forged_index_never_breaks_the_reader(entries):
+    raw = sample(False)[0]
+    index = IndexBlock.build(
+        [{"type": t, "offset": o, "first_event": f, "count": c} for t, o, f, c in entries]
+    )
+    first = block(BlockType.INDEX, 0, index)
+    end = json.dumps({"how": "exited", "index_offset": len(raw)}).encode()
+    trailer = Trailer.build({"end_offset": len(raw) + len(first)})
+    with tempfile.NamedTemporaryFile(suffix=".srl") as file:
+        file.write(raw + first + block(BlockType.END, 1, end) + trailer)
+        file.flush()
+        with pytest.raises(TraceError):
+            contents(Path(file.name))
 
 
 def test_a_trace_that_cannot_be_created_is_a_clear_error(tmp_path):

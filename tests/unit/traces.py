@@ -208,8 +208,8 @@ def contents(path: Path) -> Contents:
         )
 
 
-def block(kind: int, flags: int, raw: bytes, codec_id: int = 0) -> bytes:
+def block(kind: int, flags: int, raw: bytes, codec_id: int = 0, first: int = 0) -> bytes:
     """The bytes of a block of any type."""
     head = (kind, codec_id, flags, len(raw), len(raw))
-    crc = zlib.crc32(raw, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, 0)))
-    return codec.BLOCK_HEADER.pack(*head, crc, 0) + raw
+    crc = zlib.crc32(raw, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, first)))
+    return codec.BLOCK_HEADER.pack(*head, crc, first) + raw

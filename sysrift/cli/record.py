@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`sysrift record`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEFAULT_CHECKSUM_EVERY = 1000
+
+
+class RecordCommand:
+    """Record a program at the system call boundary, until it ends.
+
+    The program keeps its stdin, stdout, stderr, terminal, directory and environment. The exit
+    status is the program's own: 128+N when signal N ended it, 126 or 127 when it cannot be
+    executed; 125 is SysRift's own failure.
+
+    Without -o the trace goes to $SYSRIFT_TRACE_DIR, else $XDG_DATA_HOME/sysrift, else
+    ~/.local/share/sysrift, and every other command finds it there as the latest one.
+    """
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the trace to write")
+        parser.add_argument(
+            "-q", "--quiet", action="store_true", help="print no summary line at the end"
+        )
+        parser.add_argument(
+            "--checksum",
+            metavar="N",
+            nargs="?",
+            type=_positive,
+            const=DEFAULT_CHECKSUM_EVERY,
+            default=0,
+            help="keep a checksum of all writable memory at every N-th event (default "
+            f"{DEFAULT_CHECKSUM_EVERY}) and at the end, for verify; write --checksum=N",
+        )
+        parser.add_argument(
+            "--store-all",
+            action="store_true",
+            help="store every mapped file in the trace, the system's libraries too, so that it "
+            "replays after they changed",
+        )
+        parser.add_argument(
+            "--no-pin",
+            action="store_true",
+            help="let program and recorder run on different CPUs (a stop costs 3-10 times more)",
+        )
+        parser.add_argument("program", metavar="PROGRAM", help="the program to run")
+        parser.add_argument(
+            "arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments"
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Record; returns the program's exit status."""
+        from sysrift.record.session import RecordOptions, record
+
+        return record(
+            RecordOptions(
+                argv=[args.program, *args.arguments],
+                output=args.output,
+                quiet=args.quiet,
+                checksum_every=args.checksum,
+                store_all_files=args.store_all,
+                pin=not args.no_pin,
+            )
+        )
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of events (a program's name goes after --)"
+        )
+    return number

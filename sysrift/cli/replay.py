@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`sysrift replay`: GDB, with SysRift loaded and a replay begun."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from sysrift.cli.gdb_script import script_path
+from sysrift.cli.trace_argument import add_trace_argument, open_trace
+from sysrift.errors import ReplayError
+
+MINIMUM_GDB = 12
+_PROBE = "python import sys; print('sysrift-probe', gdb.VERSION)"
+
+
+class ReplayCommand:
+    """Start GDB on a recorded run, stopped at its beginning.
+
+    What follows -- goes to GDB: sysrift-replay run.srl -- -batch -ex continue -ex bt
+    """
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        parser.add_argument(
+            "--gdb",
+            default=os.environ.get("SYSRIFT_GDB", "gdb"),
+            metavar="PATH",
+            help="the GDB to use (default: $SYSRIFT_GDB, else gdb)",
+        )
+        add_trace_argument(parser)
+        parser.add_argument("gdb_arguments", nargs="*", metavar="GDB-ARGS", help="GDB's arguments")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Become GDB. Raises TraceError or ReplayError when that makes no sense."""
+        if args.file is not None and args.file.startswith("-"):
+            # `sysrift-replay -- -batch`: there is no FILE, all of it is GDB's.
+            args.gdb_arguments.insert(0, args.file)
+            args.file = None
+        with open_trace(args) as trace:
+            path = trace.path.resolve()
+        gdb = _usable_gdb(args.gdb)
+        quoted = '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        words = [
+            gdb,
+            "-q",
+            "-ex", f"source {script_path()}",
+            "-ex", f"sysrift-replay {quoted}",
+            *args.gdb_arguments,
+        ]  # fmt: skip
+        os.execv(gdb, words)
+
+
+def _usable_gdb(name: str) -> str:
+    """The path of a GDB that SysRift works in; ReplayError says what is wrong with it."""
+    gdb = shutil.which(name)
+    if gdb is None:
+        raise ReplayError(f"there is no {name}: install GDB (apt-get install gdb), or name one: --gdb")
+    try:
+        probe = subprocess.run(
+            [gdb, "-nx", "-batch", "-ex", _PROBE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ReplayError(f"cannot run {gdb}: {error}") from None
+    words = probe.stdout.split()
+    if "sysrift-probe" not in words:
+        raise ReplayError(
+            f"{gdb} has no Python, which SysRift needs: use a GDB {MINIMUM_GDB} or newer built "
+            "with Python (Debian's gdb, not gdb-minimal)"
+        )
+    version = words[words.index("sysrift-probe") + 1]
+    major = version.split(".")[0]
+    if major.isdigit() and int(major) < MINIMUM_GDB:
+        raise ReplayError(f"{gdb} is GDB {version}: SysRift needs GDB {MINIMUM_GDB} or newer")
+    return str(Path(gdb).absolute())

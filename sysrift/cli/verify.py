@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`sysrift verify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from sysrift.cli.trace_argument import add_trace_argument, open_trace
+
+_PATIENCE = 2.0
+"""Seconds without a sign of life that a user is fine with."""
+
+
+class VerifyCommand:
+    """Replay a whole trace without a debugger and check every event.
+
+    Number, arguments, call site, stack pointer and the data handed in must be as recorded at every
+    system call, and so must the end; with a trace recorded with --checksum, memory too.
+
+    Exit status: 0 the replay is faithful, 3 it diverged (the event, both sides and the likely
+    cause are printed), 2 the trace cannot be used.
+    """
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        parser.add_argument("-q", "--quiet", action="store_true", help="say nothing when faithful")
+        add_trace_argument(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Verify; returns the exit code."""
+        from sysrift.replay.verify import verify
+
+        with open_trace(args) as trace:
+            progress = _Progress(trace.event_count)
+            try:
+                verified = verify(trace, progress)
+            finally:
+                progress.clear()
+            if not args.quiet:
+                sums = f", {verified.checksums} memory checksums" if trace.checksums else ""
+                print(
+                    f"{trace.path}: faithful: {verified.events} events{sums}; {verified.ending}"
+                )
+        return 0
+
+
+class _Progress:
+    """How far it is, on a terminal's stderr, once it takes longer than people like to wait."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._started = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int) -> None:
+        """Called now and then with the number of events done."""
+        if time.monotonic() - self._started > _PATIENCE and sys.stderr.isatty():
+            self._shown = True
+            percent = 100 * done // max(self._total, 1)
+            print(f"\rverify: {done} of {self._total} events ({percent}%)", end="", file=sys.stderr)
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away again."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr)
