@@ -12,7 +12,8 @@ import hashlib
 import os
 import resource
 import struct
-from typing import Callable, Iterator, List, Optional, Protocol, Tuple
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from sysrift.native import STUB_END, STUB_SCRATCH, STUB_START
 from sysrift.trace.model import Image, MappingImage, PageRun
@@ -36,11 +37,11 @@ _ZEROS = bytes(PAGE)
 class FileRecorder(Protocol):
     """What capturing needs to name the file behind a mapping."""
 
-    def mapped(self, mapping: Mapping) -> Optional[int]:
+    def mapped(self, mapping: Mapping) -> int | None:
         """The id of the file, or None when its bytes cannot be had (then memory is stored)."""
 
 
-def populated_runs(pid: int, mapping: Mapping) -> Iterator[Tuple[int, int]]:
+def populated_runs(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
     """(address, length) of the runs of pages of `mapping` that may hold bytes of their own.
 
     For a private file mapping these are the pages that were written to, for others the pages that
@@ -79,7 +80,7 @@ def populated_runs(pid: int, mapping: Mapping) -> Iterator[Tuple[int, int]]:
         os.close(descriptor)
 
 
-def _nonzero(address: int, data: bytes) -> Iterator[Tuple[int, bytes]]:
+def _nonzero(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
     """The parts of `data` that are not whole pages of zeros."""
     if not data.startswith(_ZEROS) and _ZEROS not in data:
         yield address, data
@@ -98,7 +99,7 @@ def _nonzero(address: int, data: bytes) -> Iterator[Tuple[int, bytes]]:
 
 def _capture_runs(
     tracee: Tracee, mapping: Mapping, keep_zeros: bool, add_data: Callable[[bytes], int]
-) -> List[PageRun]:
+) -> list[PageRun]:
     runs = []
     whole = mapping.name == "[vdso]"  # the kernel's own pages show as file pages
     spans = (
@@ -164,7 +165,7 @@ def capture(
     )
 
 
-def _memory_layout(pid: int, mappings: List[Mapping]) -> Tuple[int, ...]:
+def _memory_layout(pid: int, mappings: list[Mapping]) -> tuple[int, ...]:
     """start_code .. env_end, as `struct prctl_mm_map` orders them (prctl(2), proc_pid_stat(5))."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
         fields = file.read().rsplit(")", 1)[1].split()
@@ -211,9 +212,7 @@ class RemoteMemory:
         descriptor = self._tracee.remote_syscall(_NR_OPEN, STUB_SCRATCH, os.O_RDONLY, 0)
         try:
             flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
-            self._tracee.remote_syscall(
-                _NR_MMAP, address, length, prot, flags, descriptor, offset
-            )
+            self._tracee.remote_syscall(_NR_MMAP, address, length, prot, flags, descriptor, offset)
         finally:
             self._tracee.remote_syscall(_NR_CLOSE, descriptor)
 
@@ -280,7 +279,7 @@ def _set_memory_layout(tracee: Tracee, image: Image) -> None:
 # -- checksums ----------------------------------------------------------------------------------
 
 
-def checksum_spans(pid: int) -> Iterator[Tuple[int, int]]:
+def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
     """(address, length), of at most CHUNK bytes, of writable private memory that may not be zero."""
     for mapping in read_maps(pid):
         if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:

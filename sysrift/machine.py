@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import os
-from typing import Dict
 
 
 def cpu_model() -> str:
     """The processor's name and numbers, as /proc/cpuinfo has them for the first one."""
     wanted = ("vendor_id", "cpu family", "model", "model name", "stepping")
-    found: Dict[str, str] = {}
+    found: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -72,7 +72,9 @@ def own_surroundings(
     assert not left, f"processes left behind: {left}"
     if request.node.get_closest_marker("keeps_files") is None:
         strange = [
-            path.name for path in traces.iterdir() if path.suffix != ".srl" and path.name != "latest"
+            path.name
+            for path in traces.iterdir()
+            if path.suffix != ".srl" and path.name != "latest"
         ]
         assert not strange, f"files left in the trace directory: {strange}"
         left_files = [path.name for path in temporary.iterdir()]

@@ -11,7 +11,6 @@ if getattr(sys.modules.get("gdb"), "VERSION", None) is None:
     raise ImportError("sysrift_gdb works inside GDB only: (gdb) source sysrift.gdb")
 
 import __main__
-
 from sysrift_gdb import hooks
 
 MINIMUM_VERSION = 12

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import FrozenSet, List, NamedTuple, Optional
+from typing import NamedTuple
 
 import gdb
 from sysrift.syscalls import NAMES
@@ -24,18 +24,18 @@ class UserBreakpoints(NamedTuple):
 
     hardware: bool  # debug registers are in use: their traps cannot be taken twice
     all_syscalls: bool
-    syscalls: FrozenSet[int]
+    syscalls: frozenset[int]
 
 
 class Catchpoints:
     """SysRift's catchpoints in GDB's table; they come back when somebody deletes them."""
 
     def __init__(self) -> None:
-        self._syscall: Optional[int] = None
-        self._signal: Optional[int] = None
+        self._syscall: int | None = None
+        self._signal: int | None = None
 
     @staticmethod
-    def _rows() -> List["re.Match[str]"]:
+    def _rows() -> list[re.Match[str]]:
         table = gdb.execute("info breakpoints", to_string=True)
         return [match for match in map(_ROW.match, table.splitlines()) if match]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Iterator, Union
+from collections.abc import Iterator
 
 import gdb
 
@@ -35,7 +35,7 @@ def quietly(command: str) -> str:
     return printed
 
 
-def _text(value: Union[None, bool, int, str]) -> str:
+def _text(value: bool | int | str | None) -> str:
     if value is None:
         return "unlimited"
     if isinstance(value, bool):
@@ -57,16 +57,19 @@ def setting(name: str, value: str) -> Iterator[None]:
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Keep GDB from announcing stops, which it prints whatever becomes of a command's output."""
-    try:
-        gdb.execute("set suppress-cli-notifications on", to_string=True)
-        known = True
-    except gdb.error:  # GDB 12 does not have it
-        known = False
+    if gdb.parameter("logging enabled"):
+        yield  # the user keeps a log already
+        return
+    file, redirect = gdb.parameter("logging file"), gdb.parameter("logging redirect")
+    gdb.execute(f"set logging file {os.devnull}", to_string=True)
+    gdb.execute("set logging redirect on", to_string=True)
+    gdb.execute("set logging enabled on", to_string=True)
     try:
         yield
     finally:
-        if known:
-            gdb.execute("set suppress-cli-notifications off", to_string=True)
+        gdb.execute("set logging enabled off", to_string=True)
+        gdb.execute(f"set logging redirect {_text(redirect)}", to_string=True)
+        gdb.execute(f"set logging file {_text(file)}", to_string=True)
 
 
 def forget_caches() -> None:

@@ -9,9 +9,9 @@ millisecond, one of the engine a few microseconds.
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
-from typing import Optional
 
 import gdb
 from sysrift.errors import ReplayError, SysRiftError
@@ -19,8 +19,8 @@ from sysrift.image import BadAddress
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
-from sysrift.replay.stub import prepare
-from sysrift.trace.model import Event, EventKind
+from sysrift.replay.stub import pin, prepare
+from sysrift.trace.model import Event, EventFlag, EventKind
 from sysrift.trace.reader import Trace
 from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
@@ -47,11 +47,9 @@ class Replay:
         """
         self.trace = Trace(path)
         self._user_settings = {"startup-with-shell": "off", "disable-randomization": "on"}
-        self._previous_settings = {
-            name: gdb.parameter(name) for name in self._user_settings
-        }
+        self._previous_settings = {name: gdb.parameter(name) for name in self._user_settings}
         self._entered = False  # GDB's last stop was a syscall-entry-stop (its own bookkeeping)
-        self._kept: Optional[Registers] = None  # registers of a call shown to the user at entry
+        self._kept: Registers | None = None  # registers of a call shown to the user at entry
         self._exec_pending = False
         self._ended_by = 0
         self.diverged = False
@@ -93,6 +91,7 @@ class Replay:
                 ) from None
         self.pid: int = gdb.selected_inferior().pid
         self.tracee = Tracee(self.pid)
+        self._affinity = pin(self.pid, self.trace)
         try:
             prepare(self.tracee, self.trace.image(0))
         except BaseException:
@@ -129,6 +128,7 @@ class Replay:
             gdb.execute(f"set {name} {'on' if value else 'off'}", to_string=True)
         self.engine.close()
         self.trace.close()
+        os.sched_setaffinity(0, self._affinity)
 
     def _alive(self) -> bool:
         return any(inferior.pid == self.pid for inferior in gdb.inferiors())
@@ -172,7 +172,7 @@ class Replay:
         return False
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
-        halt = self.engine.advance(wanted=lambda event: _wants(user, event))
+        halt = self.engine.advance(wanted=lambda event: _shows(user, event))
         if halt.reason is Reason.EXEC:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
@@ -380,7 +380,7 @@ class Replay:
 
     # -- helpers --------------------------------------------------------------------------------
 
-    def _next_event(self) -> Optional[Event]:
+    def _next_event(self) -> Event | None:
         if self.engine.next <= self.trace.event_count:
             return self.trace.event(self.engine.next)
         return None
@@ -395,11 +395,16 @@ def _wants(user: UserBreakpoints, event: Event) -> bool:
     return event.kind == EventKind.SYSCALL and (user.all_syscalls or event.nr in user.syscalls)
 
 
+def _shows(user: UserBreakpoints, event: Event) -> bool:
+    """Whether GDB must be the one to stop at an event: the user's, and the program's exec."""
+    return bool(event.flags & EventFlag.IMAGE) or _wants(user, event)
+
+
 def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-current: Optional[Replay] = None
+current: Replay | None = None
 """The replay of this GDB, if one goes on."""
 
 

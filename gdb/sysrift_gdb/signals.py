@@ -9,7 +9,6 @@ program must; GDB looks at its table after our condition was evaluated, so that 
 from __future__ import annotations
 
 import re
-from typing import Dict, Tuple
 
 import gdb
 from sysrift_gdb.catchpoints import FAULTS
@@ -18,7 +17,7 @@ _ROW = re.compile(r"^(SIG\w+)\s+(Yes|No)\s+(Yes|No)\s+(Yes|No)\b")
 _DEBUGGERS_OWN = ("SIGTRAP", "SIGINT")
 
 
-def _table() -> Dict[str, Tuple[bool, bool, bool]]:
+def _table() -> dict[str, tuple[bool, bool, bool]]:
     rows = {}
     for line in gdb.execute("info signals", to_string=True).splitlines():
         match = _ROW.match(line)

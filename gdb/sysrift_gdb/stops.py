@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import gdb
 from sysrift.errors import SysRiftError
@@ -38,7 +38,7 @@ class SignalFunction(gdb.Function):
         return _judge(lambda replay: replay.on_signal_stop())
 
 
-def _judge(decide: Callable[["session.Replay"], bool]) -> int:
+def _judge(decide: Callable[[session.Replay], bool]) -> int:
     replay = session.current
     if replay is None or gdb.selected_inferior().pid != replay.pid:
         return 0

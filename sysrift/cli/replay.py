@@ -58,7 +58,9 @@ def _usable_gdb(name: str) -> str:
     """The path of a GDB that SysRift works in; ReplayError says what is wrong with it."""
     gdb = shutil.which(name)
     if gdb is None:
-        raise ReplayError(f"there is no {name}: install GDB (apt-get install gdb), or name one: --gdb")
+        raise ReplayError(
+            f"there is no {name}: install GDB (apt-get install gdb), or name one: --gdb"
+        )
     try:
         probe = subprocess.run(
             [gdb, "-nx", "-batch", "-ex", _PROBE],

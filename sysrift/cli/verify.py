@@ -40,9 +40,7 @@ class VerifyCommand:
                 progress.clear()
             if not args.quiet:
                 sums = f", {verified.checksums} memory checksums" if trace.checksums else ""
-                print(
-                    f"{trace.path}: faithful: {verified.events} events{sums}; {verified.ending}"
-                )
+                print(f"{trace.path}: faithful: {verified.events} events{sums}; {verified.ending}")
         return 0
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from collections.abc import Callable
 
 from sysrift.syscalls import BadAddress, Range, Row
 from sysrift.trace.model import ABSOLUTE, EventFlag, SegmentKind
@@ -25,7 +25,7 @@ class Call:
     )  # fmt: skip
 
     def __init__(
-        self, nr: int, args: tuple[int, ...], site: int, sp: int, time_us: int, row: Optional[Row]
+        self, nr: int, args: tuple[int, ...], site: int, sp: int, time_us: int, row: Row | None
     ) -> None:
         self.nr = nr
         self.args = args
@@ -36,10 +36,10 @@ class Call:
         self.flags = 0
         self.input_crc = 0
         self.before: object = None
-        self.guess: Optional[Snapshot] = None
-        self.lent: Optional[Snapshot] = None
+        self.guess: Snapshot | None = None
+        self.lent: Snapshot | None = None
         self.segments: list[OutSegment] = []
-        self.effect: Optional[Callable[[int], Optional[int]]] = None
+        self.effect: Callable[[int], int | None] | None = None
         self.rewound = False
 
 

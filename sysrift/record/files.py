@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import time
-from typing import Callable, Iterable, Iterator, Optional
+from collections.abc import Callable, Iterable, Iterator
 
 from sysrift.trace.model import FileReference
 from sysrift.tracee import Mapping
@@ -27,7 +27,7 @@ _SETTLED = 1.0
 """A file that changed less than this many seconds ago may change again without its mtime showing
 it (timestamps have the granularity of a jiffy), so its hash is not remembered."""
 
-AddFile = Callable[[FileReference, Optional[Iterable[bytes]]], FileReference]
+AddFile = Callable[[FileReference, Iterable[bytes] | None], FileReference]
 
 
 def is_system_file(path: str) -> bool:
@@ -42,9 +42,10 @@ class FileTable:
         self._add = add
         self._store_all = store_all
         self._known: dict[tuple[int, int, int, int, int, int], int] = {}
+        self._system: set[int] = set()
         self._by_content: dict[tuple[str, str, int], int] = {}
 
-    def mapped(self, mapping: Mapping, pid: int) -> Optional[int]:
+    def mapped(self, mapping: Mapping, pid: int) -> int | None:
         """The id of the file behind a mapping of `pid`, None when it cannot be read.
 
         It is opened by its name, so it must be the same inode still.
@@ -62,7 +63,7 @@ class FileTable:
         finally:
             os.close(descriptor)
 
-    def opened(self, pid: int, fd: int, offset: int, length: int, keep: bool) -> Optional[int]:
+    def opened(self, pid: int, fd: int, offset: int, length: int, keep: bool) -> int | None:
         """The id of the file behind descriptor `fd` of `pid`, of which an extent was mapped.
 
         `keep` stores its bytes in any case. None when it is no regular file or cannot be read.
@@ -78,9 +79,13 @@ class FileTable:
         finally:
             os.close(descriptor)
 
+    def is_system(self, file: int) -> bool:
+        """Whether a file is one of the system's own, expected to stay as it is."""
+        return file in self._system
+
     def _reference(
         self, descriptor: int, path: str, offset: int, length: int, keep: bool = False
-    ) -> Optional[int]:
+    ) -> int | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
@@ -117,6 +122,8 @@ class FileTable:
             body = _chunks(descriptor, offset, length) if keep else None
             known = self._add(reference, body).id
             self._by_content[content] = known
+            if is_system_file(path):
+                self._system.add(known)
         if time.time() - status.st_mtime > _SETTLED:
             self._known[key] = known
         return known

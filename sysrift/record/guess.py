@@ -7,7 +7,7 @@ a structure is out of reach, and the checksums of a `--checksum` recording would
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from sysrift.image import checksum_spans
 from sysrift.record.call import Snapshot
@@ -59,12 +59,12 @@ def changes(tracee: Tracee, before: Snapshot) -> list[OutSegment]:
             new = tracee.read_some(start, len(old))
         if new == old:
             continue
-        for first, last in _differing(old, new):
+        for first, last in changed_runs(old, new):
             segments.append((SegmentKind.OUT, 255, start + first, new[first:last]))
     return segments
 
 
-def _differing(old: bytes, new: bytes, step: int = 256) -> Iterator[tuple[int, int]]:
+def changed_runs(old: bytes, new: bytes, step: int = 256) -> Iterator[tuple[int, int]]:
     """(first, last + 1) of the runs where `new` is not `old`."""
     first = last = -1
     for at in range(0, min(len(old), len(new)), step):

@@ -9,8 +9,9 @@ import os
 import signal
 import stat
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Mapping, NoReturn, Sequence
+from typing import NoReturn
 
 from ptrace.binding import func as binding
 

@@ -8,17 +8,19 @@ is in `special`; what signals need is here and in `signals`.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.files import FileTable
 from sysrift.record.leaks import ClosedLeaks
+from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
     Action,
     HeldSignals,
@@ -88,14 +90,15 @@ class Recorder:
         self.files = FileTable(writer.add_file, store_all_files)
         self.leaks = ClosedLeaks()
         self.held = HeldSignals()
+        self.shared = SharedMemory()
         self.affinity = frozenset(options.affinity)
-        self.call: Optional[Call] = None
-        self.interrupted: Optional[Call] = None
+        self.call: Call | None = None
+        self.interrupted: Call | None = None
         self._warn = warn
         self._noted: set[str] = set()
         self._started = time.monotonic_ns()
         self._waiting = False
-        self._failure: Optional[OSError] = None
+        self._failure: OSError | None = None
         self._hold_until = 0.0
         self._timer_armed = False
         self._exit_ip = self._exit_sp = 0
@@ -116,7 +119,7 @@ class Recorder:
                 self._warn(text)
             self.writer.note(text)
 
-    def mapped(self, mapping: Mapping) -> Optional[int]:
+    def mapped(self, mapping: Mapping) -> int | None:
         """The file behind a mapping (`image.FileRecorder`)."""
         return self.files.mapped(mapping, self.tracee.pid)
 
@@ -171,6 +174,7 @@ class Recorder:
         """At the exit of an execve: close the leaks of the new program, take its image."""
         self.tracee.reopen_memory()
         self.tracee.remote_site = 0
+        self.shared.clear()
         for remark in self.leaks.close(self.tracee):
             self.note(remark, remark)
         for sig, siginfo in self.tracee.held_signals:
@@ -253,14 +257,19 @@ class Recorder:
             self._guessed(call)
         elif row is not None:
             for item in row.outputs(call.args, result, self.tracee, call.before):
-                segments, flags = store_range(
-                    self.tracee, self.writer.add_data, call.args, item
-                )
+                segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
+        if result == -errno.EFAULT:
+            self._partly_written(call)
         hook = special.EXIT.get(call.nr)
         if hook is not None:
             hook(self, call, result)
+        if self.shared:
+            call.segments += [
+                (SegmentKind.OUT, ABSOLUTE, address, data)
+                for address, data in self.shared.changes(self.tracee)
+            ]
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
                 self.interrupted = call
@@ -293,6 +302,20 @@ class Recorder:
         if every and number % every == 0 and not call.flags & EventFlag.IMAGE:
             self.writer.add_checksum(image.checksum(self.tracee))
         return number
+
+    def _partly_written(self, call: Call) -> None:
+        """EFAULT: the kernel may have written up to the bad address; keep what is there now."""
+        for address, data in guess.arguments_snapshot(self.tracee, call.args):
+            call.segments.append((SegmentKind.OUT, ABSOLUTE, address, data))
+
+    def watch_shared(self, address: int, length: int) -> None:
+        """Compare a shared mapping at every system call from now on, if it is small enough."""
+        if not self.shared.add(self.tracee, address, length):
+            self.note(
+                "shared memory",
+                "the program maps much memory shared with others: what they write there is not "
+                "recorded",
+            )
 
     def _guessed(self, call: Call) -> None:
         name = call.row.name if call.row is not None else f"system call {call.nr}"
@@ -412,7 +435,7 @@ class Recorder:
         siginfo: bytes,
         registers: Registers,
         flags: EventFlag,
-        action: Optional[Action] = None,
+        action: Action | None = None,
     ) -> int:
         """Let a signal happen and log what it did; returns the next wait status."""
         tracee = self.tracee

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import sysrift
 from sysrift import machine
@@ -27,7 +27,7 @@ class RecordOptions:
     """What `sysrift-record` was asked for."""
 
     argv: list[str]
-    output: Optional[Path] = None
+    output: Path | None = None
     quiet: bool = False
     checksum_every: int = 0
     store_all_files: bool = False
@@ -40,7 +40,7 @@ def warn(text: str) -> None:
     print(f"sysrift: {text}", file=sys.stderr, flush=True)
 
 
-def _metadata(options: RecordOptions, path: str) -> dict[str, Any]:
+def _metadata(options: RecordOptions, path: str, cpu: int | None) -> dict[str, Any]:
     limits = {
         name: list(resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}")))
         for name in ("stack", "nofile", "data", "as", "core")
@@ -57,6 +57,7 @@ def _metadata(options: RecordOptions, path: str) -> dict[str, Any]:
         "host": os.uname().nodename,
         "cpu_model": machine.cpu_model(),
         "cpu_count": os.cpu_count(),
+        "cpu": cpu,
         "limits": limits,
         "checksum_every": options.checksum_every,
         "clock": "monotonic",
@@ -82,7 +83,7 @@ def record(options: RecordOptions) -> int:
     affinity = frozenset(os.sched_getaffinity(0))
     cpu = _current_cpu() if options.pin else None
     try:
-        writer = TraceWriter(target, _metadata(options, path))
+        writer = TraceWriter(target, _metadata(options, path, cpu))
         pid = launch.spawn(path, options.argv, options.environment, cpu)
     except BaseException as error:
         if writer is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import signal
 import struct
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from sysrift.tracee import BadAddress, Registers, Tracee
 from sysrift.tracee.ptrace import tgkill
@@ -20,9 +20,7 @@ SYNCHRONOUS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 )
 
-_DEFAULT_IGNORED = frozenset(
-    {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
-)
+_DEFAULT_IGNORED = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
 _DEFAULT_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
 _RDTSC = b"\x0f\x31"
@@ -97,7 +95,7 @@ class TscRead(NamedTuple):
     length: int
 
 
-def tsc_instruction(tracee: Tracee, rip: int) -> Optional[TscRead]:
+def tsc_instruction(tracee: Tracee, rip: int) -> TscRead | None:
     """The time-stamp counter instruction at `rip`, if there is one."""
     code = tracee.read_some(rip, 3)
     if code.startswith(_RDTSC):
@@ -140,7 +138,7 @@ class HeldSignals:
             tgkill(pid, held.sig)
         self._held = []
 
-    def original_siginfo(self, sig: int) -> Optional[bytes]:
+    def original_siginfo(self, sig: int) -> bytes | None:
         """The siginfo that an arriving signal had when it was held; None if it was not."""
         waiting = self._requeued.get(sig)
         return waiting.pop(0) if waiting else None

@@ -14,8 +14,9 @@ import mmap as mmap_module
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING
 
 from sysrift.record import guess
 from sysrift.record.call import Call
@@ -186,15 +187,15 @@ def mmap(recorder: Recorder, call: Call, result: int) -> None:
     _, length, _, flags, fd, offset = call.args
     if -4096 < result < 0 or flags & MAP_ANONYMOUS:
         if not -4096 < result < 0 and flags & MAP_SHARED_MASK in _MAP_SHARED:
-            _note_shared(recorder)
+            recorder.watch_shared(result, length)
         return
     shared = flags & MAP_SHARED_MASK in _MAP_SHARED
     fd = struct.unpack("<i", struct.pack("<I", fd & 0xFFFFFFFF))[0]
     file = recorder.files.opened(recorder.tracee.pid, fd, offset, length, keep=shared)
     if file is not None:
         call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (0, file)))
-        if shared and call.args[2] & 2:
-            _note_shared(recorder)
+        if shared and not recorder.files.is_system(file):
+            recorder.watch_shared(result, _pages(length))
         return
     recorder.note(
         f"map {fd}", "the program maps a device or special file: its memory is stored as it was"
@@ -208,15 +209,18 @@ def shmat(recorder: Recorder, call: Call, result: int) -> None:
         return
     mapping = next((m for m in read_maps(recorder.tracee.pid) if m.start == result), None)
     if mapping is not None:
-        _note_shared(recorder)
         _store_memory(recorder, call, result, mapping.end - mapping.start)
+        recorder.watch_shared(result, mapping.end - mapping.start)
 
 
-def _note_shared(recorder: Recorder) -> None:
-    recorder.note(
-        "shared memory",
-        "the program maps memory shared with others: what they write there is not recorded",
-    )
+def mappings_changed(recorder: Recorder, _: Call, _result: int) -> None:
+    """Shared mappings may be gone."""
+    if recorder.shared:
+        recorder.shared.remap(recorder.tracee)
+
+
+def _pages(length: int) -> int:
+    return (length + 4095) & ~4095
 
 
 def _store_memory(recorder: Recorder, call: Call, address: int, length: int) -> None:
@@ -228,6 +232,11 @@ def _store_memory(recorder: Recorder, call: Call, address: int, length: int) -> 
 
 
 # -- registers and the end ------------------------------------------------------------------------------
+
+
+def returns_nothing(_: Recorder, call: Call) -> None:
+    """rt_sigreturn: what its exit shows as a result is a register of the interrupted program."""
+    call.effect = lambda _result: 0
 
 
 def rt_sigreturn(recorder: Recorder, call: Call, _: int) -> None:
@@ -251,8 +260,8 @@ _code_pages: list[mmap_module.mmap] = []
 """Keeps the function's page mapped."""
 
 
-@functools.lru_cache(maxsize=None)
-def _tsc_function() -> Optional[Callable[[object], object]]:
+@functools.cache
+def _tsc_function() -> Callable[[object], object] | None:
     """A native function that stores rdtscp's three words, None where that cannot be run."""
     if "rdtscp" not in Path("/proc/cpuinfo").read_text(errors="replace"):
         return None
@@ -291,6 +300,7 @@ ENTRY: dict[int, Entry] = {
         ("sched_getaffinity", sched_getaffinity),
         ("madvise", madvise),
         ("ptrace", ptrace_call),
+        ("rt_sigreturn", returns_nothing),
         ("fork vfork clone clone3", new_task),
         ("exit exit_group", exit_call),
     )
@@ -302,9 +312,9 @@ EXIT: dict[int, Exit] = {
     for names, hook in (
         ("mmap", mmap),
         ("shmat", shmat),
+        ("munmap mremap shmdt", mappings_changed),
         ("vfork clone clone3", compare_after_vfork),
         ("rt_sigreturn", rt_sigreturn),
     )
     for name in names.split()
 }
-

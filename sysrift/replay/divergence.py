@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 from sysrift import machine
 from sysrift.errors import SysRiftError
 from sysrift.trace.model import Event, EventFlag, EventKind
@@ -37,8 +35,8 @@ def likely_cause(trace: Trace, event: int) -> str:
             f"this machine's processor is another one ({machine.cpu_model()}) than the "
             f"recording's ({recorded_cpu})"
         )
-    guessed: List[Event] = []
-    incomplete: List[Event] = []
+    guessed: list[Event] = []
+    incomplete: list[Event] = []
     for earlier in trace.events(max(1, event - _LOOK_BACK), event - 1):
         if earlier.kind == EventKind.SYSCALL:
             if earlier.flags & EventFlag.GUESSED:

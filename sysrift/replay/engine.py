@@ -14,7 +14,8 @@ from __future__ import annotations
 import enum
 import os
 import signal
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Callable
+from typing import NamedTuple
 
 from sysrift import image as images
 from sysrift.replay.divergence import Divergence, likely_cause
@@ -59,7 +60,7 @@ class Halt(NamedTuple):
     signal: int = 0
 
 
-def _call_text(nr: int, args: "tuple[int, ...]", site: int, sp: int) -> str:
+def _call_text(nr: int, args: tuple[int, ...], site: int, sp: int) -> str:
     row = lookup(nr)
     name = row.name if row is not None else f"syscall_{nr}"
     arity = len(row.arguments) if row is not None else 6
@@ -80,8 +81,8 @@ class Engine:
         self.source = FileSource(trace)
         self.next = 1
         self.image: Image = trace.image(0)
-        self.echo: Optional[Callable[[bytes], None]] = None
-        self.on_exec: Optional[Callable[[Image], None]] = None
+        self.echo: Callable[[bytes], None] | None = None
+        self.on_exec: Callable[[Image], None] | None = None
         self.check_checksums = False
         self.checksums_checked = 0
         self._output = ProgramOutput()
@@ -397,9 +398,9 @@ class Engine:
 
     def advance(
         self,
-        stop_at: Optional[int] = None,
-        wanted: Optional[Callable[[Event], bool]] = None,
-        limit: Optional[int] = None,
+        stop_at: int | None = None,
+        wanted: Callable[[Event], bool] | None = None,
+        limit: int | None = None,
     ) -> Halt:
         """Run on until event `stop_at` is next, an event is `wanted`, or something else happens.
 
@@ -427,7 +428,11 @@ class Engine:
                 if (stop_at is not None and self.next >= stop_at) or self.next >= last:
                     self._rewind(registers)
                     return Halt(Reason.REACHED)
-                if wanted is not None and self.next <= count and wanted(self.trace.event(self.next)):
+                if (
+                    wanted is not None
+                    and self.next <= count
+                    and wanted(self.trace.event(self.next))
+                ):
                     self._rewind(registers)
                     return Halt(Reason.WANTED)
                 before = self.image
@@ -453,7 +458,7 @@ class Engine:
             else:
                 return Halt(Reason.SIGNAL, sig)
 
-    def _advance_in_code(self, event: Event) -> Optional[Halt]:
+    def _advance_in_code(self, event: Event) -> Halt | None:
         """Find the point, between two system calls, where a signal was delivered.
 
         A breakpoint there, and the recorded registers told apart at each pass. Returns a Halt when
@@ -481,7 +486,9 @@ class Engine:
                 raise self._divergence(
                     self._event_text(event),
                     _call_text(
-                        signed(registers.orig_rax), registers.arguments, registers.rip - 2,
+                        signed(registers.orig_rax),
+                        registers.arguments,
+                        registers.rip - 2,
                         registers.rsp,
                     ),
                 )
@@ -501,7 +508,26 @@ class Engine:
         return None
 
 
-_POINT = "rip rsp rbp rax rbx rcx rdx rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 eflags".split()
+_POINT = [
+    "rip",
+    "rsp",
+    "rbp",
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "eflags",
+]
 
 
 def _same_point(one: Registers, other: Registers) -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Dict
 
 from sysrift.errors import TraceError
 from sysrift.trace.model import FileReference
@@ -24,8 +23,8 @@ class FileSource:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._paths: Dict[int, str] = {}
-        self._descriptors: Dict[int, int] = {}
+        self._paths: dict[int, str] = {}
+        self._descriptors: dict[int, int] = {}
 
     def close(self) -> None:
         """Let go of the anonymous files."""

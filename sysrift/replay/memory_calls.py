@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict
+from collections.abc import Callable
 
 from sysrift.image import PAGE, ImageSource, RemoteMemory
 from sysrift.syscalls import NAMES
@@ -27,7 +27,7 @@ class MemoryCalls:
         self._source = source
         self._memory = RemoteMemory(tracee)
         self._brk = brk
-        self._by_number: Dict[int, Callable[[Event], None]] = {
+        self._by_number: dict[int, Callable[[Event], None]] = {
             NAMES[name]: method
             for name, method in (
                 ("mmap", self._mmap),
@@ -41,7 +41,7 @@ class MemoryCalls:
                 ("shmdt", self._shmdt),
             )
         }
-        self._attached: Dict[int, int] = {}
+        self._attached: dict[int, int] = {}
 
     def replay(self, event: Event) -> None:
         """Do what the call did. Raises RemoteSyscallError when the kernel refuses it now."""
@@ -72,9 +72,7 @@ class MemoryCalls:
             self._tracee.remote_syscall(event.nr, old, old_length, new_length, 0)
         else:
             how = _MREMAP_MAYMOVE | _MREMAP_FIXED | keep
-            self._tracee.remote_syscall(
-                event.nr, old, old_length, new_length, how, event.result
-            )
+            self._tracee.remote_syscall(event.nr, old, old_length, new_length, how, event.result)
 
     def _set_brk(self, event: Event) -> None:
         wanted = event.result

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, Set
-
 from sysrift.syscalls import NAMES, BadAddress, lookup
 from sysrift.trace.model import Event
 from sysrift.tracee import Tracee
@@ -19,8 +17,8 @@ class ProgramOutput:
     """Follows which descriptors are the program's first stdout and stderr."""
 
     def __init__(self) -> None:
-        self._streams: Dict[int, int] = {1: 1, 2: 2}
-        self._watched: Set[int] = _WRITES | _DUPLICATES | {_FCNTL, _CLOSE}
+        self._streams: dict[int, int] = {1: 1, 2: 2}
+        self._watched: set[int] = _WRITES | _DUPLICATES | {_FCNTL, _CLOSE}
 
     def bytes_written(self, event: Event, tracee: Tracee) -> bytes:
         """What a system call, about to be replayed, writes to stdout or stderr; often nothing."""

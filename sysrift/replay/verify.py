@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 from sysrift.errors import ReplayError
 from sysrift.replay.divergence import Divergence
@@ -26,13 +26,13 @@ class Verified:
     ending: str
 
 
-def verify(trace: Trace, progress: Optional[Callable[[int], None]] = None) -> Verified:
+def verify(trace: Trace, progress: Callable[[int], None] | None = None) -> Verified:
     """Replay `trace` from its first event to its last.
 
     `progress` is called with the number of events done now and then. Raises Divergence, or
     TraceError/ReplayError when the trace cannot be replayed here at all.
     """
-    with headless_stub(trace.image(0)) as tracee:
+    with headless_stub(trace) as tracee:
         engine = Engine(trace, tracee)
         engine.check_checksums = True
         try:
@@ -86,5 +86,3 @@ def _judge(trace: Trace, engine: Engine, halt: Halt) -> Verified:
     else:
         ending = f"up to where recording stopped ({end.message})"
     return Verified(trace.event_count, engine.checksums_checked, ending)
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 
 class EventKind(enum.IntEnum):
@@ -68,7 +68,7 @@ class Segment(NamedTuple):
     address: int
     length: int
     block: int
-    data: Optional[bytes]
+    data: bytes | None
 
 
 class Event(NamedTuple):
@@ -84,8 +84,8 @@ class Event(NamedTuple):
     rsp: int
     result: int
     input_crc: int
-    args: Tuple[int, ...]
-    segments: Tuple[Segment, ...]
+    args: tuple[int, ...]
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class FileReference:
     offset: int
     length: int
     sha256: str
-    chunks: Tuple[int, ...] = ()
+    chunks: tuple[int, ...] = ()
 
 
 class PageRun(NamedTuple):
@@ -123,9 +123,9 @@ class MappingImage:
     prot: int  # PROT_READ 1, PROT_WRITE 2, PROT_EXEC 4
     shared: bool
     offset: int
-    file: Optional[int]  # FileReference.id
+    file: int | None  # FileReference.id
     name: str
-    runs: Tuple[PageRun, ...] = ()
+    runs: tuple[PageRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ class Image:
     registers: bytes
     xsave: bytes
     auxv: bytes
-    mm: Tuple[int, ...]
+    mm: tuple[int, ...]
     stack_limit: int
     exe: str
     exe_file: int
-    mappings: Tuple[MappingImage, ...]
+    mappings: tuple[MappingImage, ...]
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,6 @@ class End:
     duration_us: int = 0
     index_offset: int = 0  # of the INDEX block; 0: there is none, scan
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The end as the JSON object that the END block holds."""
         return dict(self.__dict__)

@@ -13,8 +13,9 @@ import struct
 import uuid
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 from construct import ConstructError
 
@@ -67,7 +68,7 @@ class Trace:
     Raises TraceError from any method when the file is not what it should be.
     """
 
-    def __init__(self, path: Union[str, Path]) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             self._file = open(self.path, "rb")
@@ -76,11 +77,11 @@ class Trace:
             raise TraceError(f"{path} is a directory, not a trace") from None
         except OSError as error:
             raise TraceError(f"cannot open the trace {path}: {error.strerror}") from None
-        self._cache: "OrderedDict[int, Tuple[Event, ...]]" = OrderedDict()
-        self.metadata: Dict[str, Any] = {}
-        self.files: Dict[int, FileReference] = {}
-        self.notes: List[str] = []
-        self.end: Optional[End] = None
+        self._cache: OrderedDict[int, tuple[Event, ...]] = OrderedDict()
+        self.metadata: dict[str, Any] = {}
+        self.files: dict[int, FileReference] = {}
+        self.notes: list[str] = []
+        self.end: End | None = None
         try:
             self._read_header()
             self._entries = self._read_index() or self._scan()
@@ -93,7 +94,7 @@ class Trace:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> "Trace":
+    def __enter__(self) -> Trace:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,23 +127,25 @@ class Trace:
         self.uuid = uuid.UUID(bytes=header.uuid)
         self._body = header.length
 
-    def _block_head(self, offset: int) -> Optional[Tuple[int, ...]]:
+    def _block_head(self, offset: int) -> tuple[int, ...] | None:
         raw = self._at(offset, codec.BLOCK_HEADER.size)
         if len(raw) < codec.BLOCK_HEADER.size:
             return None
         head = codec.BLOCK_HEADER.unpack(raw)
         if head[3] > MAX_BLOCK or head[4] > MAX_BLOCK:
-            raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is too long")
+            raise TraceError(
+                f"damaged trace: the block at byte {offset} of {self.path} is too long"
+            )
         return head
 
-    def _block(self, offset: int, expect: Optional[int] = None) -> bytes:
+    def _block(self, offset: int, expect: int | None = None) -> bytes:
         """The raw bytes of the block at `offset`, its checksum verified."""
         kind, codec_id, raw_length, stored = self._verified(offset)
         if expect is not None and kind != expect:
             raise TraceError(f"damaged trace: another block than expected at byte {offset}")
         return codec.decompress(codec_id, stored, raw_length)
 
-    def _verified(self, offset: int) -> Tuple[int, int, int, bytes]:
+    def _verified(self, offset: int) -> tuple[int, int, int, bytes]:
         """Type, codec, raw length and stored bytes of the block at `offset`, its checksum verified.
 
         Raises TraceError also for a block that may not be skipped and is not understood.
@@ -167,7 +170,7 @@ class Trace:
             )
         return kind, codec_id, raw_length, stored
 
-    def _read_index(self) -> Optional[List[BlockEntry]]:
+    def _read_index(self) -> list[BlockEntry] | None:
         """The index of a cleanly closed trace; None when there is none (or a damaged one)."""
         trailer = self._at(max(self.size - 16, 0), 16)
         if len(trailer) != 16 or trailer[8:] != TRAILER_MAGIC:
@@ -182,7 +185,7 @@ class Trace:
             return None
         return [BlockEntry(e.type, e.offset, e.first_event, e.count) for e in entries]
 
-    def _scan(self) -> List[BlockEntry]:
+    def _scan(self) -> list[BlockEntry]:
         """Find the blocks one after another; a partly written last one is left out."""
         entries = []
         offset = self._body
@@ -212,7 +215,7 @@ class Trace:
         return entries
 
     @staticmethod
-    def _json(raw: bytes, what: str) -> Dict[str, Any]:
+    def _json(raw: bytes, what: str) -> dict[str, Any]:
         try:
             value = json.loads(raw.decode())
         except (ValueError, RecursionError):
@@ -234,9 +237,9 @@ class Trace:
 
     def _load(self) -> None:
         """Read everything small: metadata, files, notes, checksums, and where events are."""
-        self._event_blocks: List[BlockEntry] = []
-        self._image_blocks: Dict[int, int] = {}
-        self.checksums: Dict[int, bytes] = {}
+        self._event_blocks: list[BlockEntry] = []
+        self._image_blocks: dict[int, int] = {}
+        self.checksums: dict[int, bytes] = {}
         expected = 1
         for entry in self._entries:
             if entry.type == BlockType.EVENTS:
@@ -292,7 +295,7 @@ class Trace:
         """Whether the recording ended in an orderly way (there is an end block)."""
         return self.end is not None
 
-    def blocks(self) -> Iterator[Tuple[BlockEntry, int, int]]:
+    def blocks(self) -> Iterator[tuple[BlockEntry, int, int]]:
         """Every block with its stored and raw length, for statistics."""
         for entry in self._entries:
             head = self._block_head(entry.offset) if 0 < entry.offset < self.size else None
@@ -381,7 +384,7 @@ class Trace:
         block = bisect.bisect_right(self._firsts, number) - 1
         return self._events(block)[number - self._firsts[block]]
 
-    def events(self, first: int = 1, last: Optional[int] = None) -> Iterator[Event]:
+    def events(self, first: int = 1, last: int | None = None) -> Iterator[Event]:
         """Events `first` to `last` (inclusive; None: all), block by block."""
         number = max(first, 1)
         stop = self.event_count if last is None else min(last, self.event_count)
@@ -398,7 +401,7 @@ class Trace:
             return segment.data
         return self.data(segment.block, segment.length)
 
-    def _events(self, block: int) -> Tuple[Event, ...]:
+    def _events(self, block: int) -> tuple[Event, ...]:
         cached = self._cache.get(block)
         if cached is not None:
             self._cache.move_to_end(block)
@@ -444,13 +447,13 @@ class Trace:
             kind, flags, site, nr, task, delta, rsp, result, crc, parts = record[:10]
             args = record[10:]
             time_us += delta
-            own: List[Segment] = []
+            own: list[Segment] = []
             for _ in range(parts):
                 what, base, length, offset, block = next(segments, (0, 0, -1, 0, 0))
                 if length < 0 or (base != ABSOLUTE and base > 5):
                     raise TraceError(f"damaged trace: event {number} has too few segments")
                 address = offset if base == ABSOLUTE else (args[base] + offset) & _MASK
-                data: Optional[bytes] = None
+                data: bytes | None = None
                 if not block:
                     data = payload[position : position + length]
                     position += length
@@ -460,7 +463,17 @@ class Trace:
                     address = offset
                 own.append(Segment(what, base, address, length, block, data))
             yield Event(
-                number, kind, flags, nr, task, time_us, sites[site], rsp, result, crc, args,
+                number,
+                kind,
+                flags,
+                nr,
+                task,
+                time_us,
+                sites[site],
+                rsp,
+                result,
+                crc,
+                args,
                 tuple(own),
             )
             number += 1

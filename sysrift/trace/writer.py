@@ -9,8 +9,9 @@ import os
 import struct
 import uuid
 import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Iterable, Sequence, Union
+from typing import Any
 
 from sysrift.errors import RecordError
 from sysrift.trace import codec
@@ -35,7 +36,7 @@ CHUNK = 1 << 20
 
 _OPTIONAL = {BlockType.NOTE, BlockType.INDEX}
 
-OutSegment = tuple[int, int, int, Union[bytes, tuple[int, int]]]
+OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 """(SegmentKind, base argument or ABSOLUTE, offset from it, bytes); instead of bytes
 (length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
 

@@ -7,7 +7,6 @@ Recorder and replayer must read the same memory in the same way, so both come he
 from __future__ import annotations
 
 import zlib
-from typing import List, Optional, Tuple
 
 from sysrift.syscalls import BadAddress, Row
 from sysrift.tracee.process import Tracee
@@ -17,12 +16,12 @@ SHOWN = {"data": 32, "struct": 256, "string": 4096}
 
 _CHUNK = 1 << 20
 
-Shown = Tuple[int, int, bytes]
+Shown = tuple[int, int, bytes]
 """(argument, address, leading bytes)."""
 
 
 def input_checksum(
-    row: Row, args: Tuple[int, ...], tracee: Tracee, shown: Optional[List[Shown]] = None
+    row: Row, args: tuple[int, ...], tracee: Tracee, shown: list[Shown] | None = None
 ) -> int:
     """The CRC-32 of all that the call at a syscall-entry-stop hands in; 0 when that is nothing.
 

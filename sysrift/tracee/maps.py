@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 
@@ -31,7 +31,7 @@ class Mapping(NamedTuple):
         return self.name.startswith("[vvar") or self.name == "[vsyscall]"
 
 
-def read_maps(pid: int) -> List[Mapping]:
+def read_maps(pid: int) -> list[Mapping]:
     """The mappings of process `pid`, in order of address. Raises OSError when it is gone."""
     mappings = []
     with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:

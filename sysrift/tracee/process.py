@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import struct
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 from sysrift.syscalls import BadAddress
 from sysrift.tracee import ptrace as pt
@@ -33,7 +33,7 @@ class TraceeGone(Exception):
 class RemoteSyscallError(Exception):
     """A system call made on the tracee's behalf failed; `errno` says how."""
 
-    def __init__(self, nr: int, args: Tuple[int, ...], errno: int) -> None:
+    def __init__(self, nr: int, args: tuple[int, ...], errno: int) -> None:
         shown = ", ".join(hex(value) for value in args)
         super().__init__(f"remote system call {nr}({shown}): {os.strerror(errno)}")
         self.errno = errno
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     ip: int
     sp: int
     nr: int
-    args: Tuple[int, int, int, int, int, int]
+    args: tuple[int, int, int, int, int, int]
 
 
 class _IoVec(ctypes.Structure):
@@ -63,7 +63,7 @@ class Tracee:
     def __init__(self, pid: int, remote_site: int = 0) -> None:
         self.pid = pid
         self.remote_site = remote_site
-        self.held_signals: List[Tuple[int, bytes]] = []
+        self.held_signals: list[tuple[int, bytes]] = []
         self._info = ctypes.create_string_buffer(_INFO_SIZE)
         self._memory = -1
         self.reopen_memory()
@@ -153,12 +153,10 @@ class Tracee:
 
     def stop_operation(self) -> int:
         """Which syscall-stop this is: SYSCALL_INFO_ENTRY, _EXIT, or _NONE for another stop."""
-        pt.ptrace(
-            pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(self._info)
-        )
+        pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(self._info))
         return self._info.raw[0]
 
-    def syscall_entry(self) -> "Entry | None":
+    def syscall_entry(self) -> Entry | None:
         """The call at a syscall-entry-stop; None at another kind of stop."""
         info = self._info
         pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(info))
@@ -167,7 +165,7 @@ class Tracee:
             return None
         return Entry(arch, ip, sp, nr, tuple(args))  # type: ignore[arg-type]
 
-    def syscall_exit(self) -> Tuple[int, int, int]:
+    def syscall_exit(self) -> tuple[int, int, int]:
         """(ip, sp, result) at a syscall-exit-stop; a negative result is -errno."""
         info = self._info
         pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(info))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from typing import Optional, Union
+from typing import Union
 
 PTRACE_TRACEME = 0
 PTRACE_CONT = 7
@@ -67,7 +67,7 @@ _ptrace.restype = ctypes.c_long
 Data = Union[None, int, ctypes.Structure, ctypes.Array]  # type: ignore[type-arg]
 
 
-def ptrace(request: int, pid: int, address: Optional[int] = None, data: object = None) -> int:
+def ptrace(request: int, pid: int, address: int | None = None, data: object = None) -> int:
     """ptrace(2). `data` is None, an integer or a ctypes pointer; raises OSError on failure."""
     result: int = _ptrace(request, pid, address, data)
     if result == -1:

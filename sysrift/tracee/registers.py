@@ -4,12 +4,36 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Tuple
 
-NAMES = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
-    "fs_base gs_base ds es fs gs"
-).split()
+NAMES = [
+    "r15",
+    "r14",
+    "r13",
+    "r12",
+    "rbp",
+    "rbx",
+    "r11",
+    "r10",
+    "r9",
+    "r8",
+    "rax",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "orig_rax",
+    "rip",
+    "cs",
+    "eflags",
+    "rsp",
+    "ss",
+    "fs_base",
+    "gs_base",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+]
 
 MASK = 0xFFFFFFFFFFFFFFFF
 NO_SYSCALL = MASK
@@ -50,16 +74,16 @@ class Registers(ctypes.Structure):
     gs: int
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Registers":
+    def from_bytes(cls, data: bytes) -> Registers:
         """Registers from the 216 bytes of a `user_regs_struct`."""
         return cls.from_buffer_copy(data)
 
-    def copy(self) -> "Registers":
+    def copy(self) -> Registers:
         """An independent copy."""
         return Registers.from_buffer_copy(self)
 
     @property
-    def arguments(self) -> Tuple[int, int, int, int, int, int]:
+    def arguments(self) -> tuple[int, int, int, int, int, int]:
         """The six system call arguments, as syscall(2) orders them."""
         return (self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9)
 

@@ -24,7 +24,24 @@ from pathlib import Path
 import pytest
 from harness import Recording, record_and_verify, run
 
-WORDS = "the quick brown fox jumps over a lazy dog and returns by night to its den".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "returns",
+    "by",
+    "night",
+    "to",
+    "its",
+    "den",
+]
 
 
 def program(name: str) -> str:

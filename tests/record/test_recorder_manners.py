@@ -55,7 +55,9 @@ def test_input_beyond_what_the_program_reads_is_left(tmp_path: Path) -> None:
 
 def test_closed_streams_stay_closed(fixture_program: Fixture, tmp_path: Path) -> None:
     script = f'exec {command("sysrift-record")} -q -o {tmp_path}/a.srl -- "$@" <&- >&-'
-    listing = "opendir(my $d, '/proc/self/fd'); print STDERR join(',', sort grep /^[01]$/, readdir $d)"
+    listing = (
+        "opendir(my $d, '/proc/self/fd'); print STDERR join(',', sort grep /^[01]$/, readdir $d)"
+    )
     done = run(["bash", "-c", script, "bash", "perl", "-e", listing])
     plain = run(["bash", "-c", '"$@" <&- >&-', "bash", "perl", "-e", listing])
     assert done.returncode == plain.returncode == 0, done

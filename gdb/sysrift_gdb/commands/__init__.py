@@ -28,7 +28,7 @@ class ReplayCommand(gdb.Command):
             session.drop_if_dead()
             raise gdb.GdbError("SysRift: the replayed process is gone") from None
 
-    def run(self, words: List[str], from_tty: bool) -> None:
+    def run(self, words: list[str], from_tty: bool) -> None:
         """Do it; `words` are the command's arguments."""
         raise NotImplementedError
 

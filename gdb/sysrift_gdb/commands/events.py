@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import List, NoReturn
+from typing import NoReturn
 
 from sysrift.errors import UsageError
 from sysrift.views.filters import EventFilter, parse_names, parse_range
@@ -37,7 +37,7 @@ class Events(ReplayCommand):
 
     name = "sysrift-events"
 
-    def run(self, words: List[str], from_tty: bool) -> None:
+    def run(self, words: list[str], from_tty: bool) -> None:
         """List them."""
         replay = session.active()
         trace, here = replay.trace, replay.engine.next

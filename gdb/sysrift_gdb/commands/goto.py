@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 import gdb
 from sysrift.errors import UsageError
 from sysrift_gdb import session
@@ -19,7 +17,7 @@ class Goto(ReplayCommand):
 
     name = "sysrift-goto"
 
-    def run(self, words: List[str], from_tty: bool) -> None:
+    def run(self, words: list[str], from_tty: bool) -> None:
         """Go there."""
         replay = session.active()
         if len(words) != 1:
@@ -28,7 +26,7 @@ class Goto(ReplayCommand):
         show_position()
 
     @staticmethod
-    def _target(word: str, replay: "session.Replay") -> int:
+    def _target(word: str, replay: session.Replay) -> int:
         count = replay.trace.event_count
         if word == "start":
             return 0

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 from sysrift.views.summary import duration_text, size_text, summarize
 from sysrift_gdb import console, session
 from sysrift_gdb.commands import ReplayCommand
@@ -15,7 +13,7 @@ class Info(ReplayCommand):
 
     name = "sysrift-info"
 
-    def run(self, words: List[str], from_tty: bool) -> None:
+    def run(self, words: list[str], from_tty: bool) -> None:
         """Say it."""
         replay = session.active()
         summary = summarize(replay.trace)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 import gdb
 from sysrift import machine
 from sysrift.trace import store
@@ -29,7 +27,7 @@ class Replay(ReplayCommand):
     def __init__(self) -> None:
         super().__init__(gdb.COMPLETE_FILENAME)
 
-    def run(self, words: List[str], from_tty: bool) -> None:
+    def run(self, words: list[str], from_tty: bool) -> None:
         """Begin a replay."""
         if len(words) > 1:
             raise gdb.GdbError("SysRift: sysrift-replay takes one trace")
@@ -58,7 +56,7 @@ def _introduce(trace: Trace) -> None:
             console.emit(highlight(event_line(event, trace), console.styled()))
 
 
-def _restart(replay: "session.Replay") -> None:
+def _restart(replay: session.Replay) -> None:
     replay.goto(0)
     console.say(f"back at the start of {replay.trace.path}")
 

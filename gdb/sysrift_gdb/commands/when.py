@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 from sysrift.views.lexer import highlight
 from sysrift.views.text import event_line
 from sysrift_gdb import console, session
@@ -16,7 +14,7 @@ class When(ReplayCommand):
 
     name = "sysrift-when"
 
-    def run(self, words: List[str], from_tty: bool) -> None:
+    def run(self, words: list[str], from_tty: bool) -> None:
         """Say it."""
         replay = session.active()
         number, count = replay.engine.next, replay.trace.event_count
