@@ -391,8 +391,7 @@ class Trace:
         while number <= stop:
             block = bisect.bisect_right(self._firsts, number) - 1
             start = self._firsts[block]
-            for event in self._events(block)[number - start : stop - start + 1]:
-                yield event
+            yield from self._events(block)[number - start : stop - start + 1]
             number = start + self._event_blocks[block].count
 
     def segment_data(self, segment: Segment) -> bytes:

@@ -163,8 +163,11 @@ def test_compressor_round_trip(
 def test_gawk_sums_columns(tmp_path: Path) -> None:
     source = text_file(tmp_path / "numbers", 200_000, 3)
     recording = same_outcome(
-        ["gawk", "{ sum += $1; words[$2]++ } END { print sum; for (w in words) print w, words[w] }"]
-        + [str(source)]
+        [
+            "gawk",
+            "{ sum += $1; words[$2]++ } END { print sum; for (w in words) print w, words[w] }",
+            str(source),
+        ]
     )
     expected = sum(int(line.split()[0]) for line in source.read_text().splitlines())
     assert int(recording.stdout.split()[0]) == expected

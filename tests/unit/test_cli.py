@@ -213,7 +213,7 @@ def test_an_interrupted_command_ends_with_130():
     )
     process.stdout.readline()  # it runs, and soon blocks on the full pipe
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=TIME_LIMIT)
+    _out, err = process.communicate(timeout=TIME_LIMIT)
     assert (process.returncode, err) == (130, b"")
 
 

@@ -213,7 +213,7 @@ def test_a_block_of_events_can_be_read_by_the_schema_alone(made):
             for own in event.segments:
                 segment = SegmentRecord.parse(pieces[piece * SegmentRecord.sizeof() :])
                 piece += 1
-                assert (segment.kind, segment.base, segment.length) == own[:2] + (own.length,)
+                assert (segment.kind, segment.base, segment.length) == (*own[:2], own.length)
                 assert streams[2][position : position + segment.length] == own.data
                 position += segment.length
         assert piece == parsed.segment_count
