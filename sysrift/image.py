@@ -100,7 +100,7 @@ def _nonzero(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
 def _capture_runs(
     tracee: Tracee, mapping: Mapping, keep_zeros: bool, add_data: Callable[[bytes], int]
 ) -> list[PageRun]:
-    runs = []
+    runs: list[PageRun] = []
     whole = mapping.name == "[vdso]"  # the kernel's own pages show as file pages
     spans = (
         iter([(mapping.start, mapping.end - mapping.start)])
@@ -205,13 +205,16 @@ class RemoteMemory:
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
         self._tracee.remote_syscall(_NR_MMAP, address, length, prot, flags, -1, 0)
 
-    def map_file(self, address: int, length: int, prot: int, path: str, offset: int) -> None:
-        """Map a file privately at exactly `address`."""
+    def map_file(
+        self, address: int, length: int, prot: int, path: str, offset: int, shared: bool = False
+    ) -> None:
+        """Map a file, privately or shared, at exactly `address`."""
         name = os.fsencode(path) + b"\0"
         self._tracee.write(STUB_SCRATCH, name)
-        descriptor = self._tracee.remote_syscall(_NR_OPEN, STUB_SCRATCH, os.O_RDONLY, 0)
+        how = os.O_RDWR if shared else os.O_RDONLY
+        descriptor = self._tracee.remote_syscall(_NR_OPEN, STUB_SCRATCH, how, 0)
         try:
-            flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
+            flags = (_MAP_SHARED if shared else _MAP_PRIVATE) | _MAP_FIXED | _MAP_NORESERVE
             self._tracee.remote_syscall(_NR_MMAP, address, length, prot, flags, descriptor, offset)
         finally:
             self._tracee.remote_syscall(_NR_CLOSE, descriptor)
@@ -280,7 +283,7 @@ def _set_memory_layout(tracee: Tracee, image: Image) -> None:
 
 
 def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
-    """(address, length), of at most CHUNK bytes, of writable private memory that may not be zero."""
+    """(address, length), at most CHUNK bytes each, of writable memory that may not be zero."""
     for mapping in read_maps(pid):
         if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
             continue

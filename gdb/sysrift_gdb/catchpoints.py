@@ -32,7 +32,8 @@ class Catchpoints:
 
     def __init__(self) -> None:
         self._syscall: int | None = None
-        self._signal: int | None = None
+        self._guard: int | None = None
+        self._faults: int | None = None
 
     @staticmethod
     def _rows() -> list[re.Match[str]]:
@@ -42,13 +43,26 @@ class Catchpoints:
     def ensure(self) -> None:
         """Make sure that both are there and enabled."""
         enabled = {int(row.group(1)): row.group(4) == "y" for row in self._rows()}
-        for number in (self._syscall, self._signal):
+        for number in self._own():
             if number is not None and enabled.get(number) is False:
                 gdb.execute(f"enable {number}", to_string=True)
         if self._syscall not in enabled:
             self._syscall = self._create("catch syscall", SYSCALL_CONDITION)
-        if self._signal not in enabled:
-            self._signal = self._create("catch signal SIGSYS " + " ".join(FAULTS), SIGNAL_CONDITION)
+        if self._guard not in enabled:
+            self._guard = self._create("catch signal SIGSYS", SIGNAL_CONDITION)
+        if self._faults not in enabled:
+            self._faults = self._create("catch signal " + " ".join(FAULTS), SIGNAL_CONDITION)
+
+    def _own(self) -> tuple[int | None, ...]:
+        return self._syscall, self._guard, self._faults
+
+    def let_next_fault_through(self) -> None:
+        """The fault at hand is the program's end: GDB should report it when it comes again.
+
+        GDB takes a signal that is caught, but whose condition is false, for dealt with. So the
+        catchpoint is disabled until GDB has stopped (`ensure` enables it).
+        """
+        gdb.execute(f"disable breakpoints {self._faults}", to_string=True)
 
     @staticmethod
     def _create(command: str, condition: str) -> int:
@@ -63,10 +77,10 @@ class Catchpoints:
     def remove(self) -> None:
         """Take them out of GDB's table."""
         existing = {int(row.group(1)) for row in self._rows()}
-        for number in (self._syscall, self._signal):
+        for number in self._own():
             if number in existing:
                 console.quietly(f"delete {number}")
-        self._syscall = self._signal = None
+        self._syscall = self._guard = self._faults = None
 
     def user_breakpoints(self) -> UserBreakpoints:
         """What else is in GDB's table and enabled."""
@@ -74,7 +88,7 @@ class Catchpoints:
         numbers = set()
         for row in self._rows():
             number, kind, _, enabled, rest = row.groups()
-            if enabled != "y" or int(number) in (self._syscall, self._signal):
+            if enabled != "y" or int(number) in self._own():
                 continue
             if kind.startswith(_HARDWARE):
                 hardware = True

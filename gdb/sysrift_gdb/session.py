@@ -46,7 +46,11 @@ class Replay:
         Raises SysRiftError; nothing is left behind then.
         """
         self.trace = Trace(path)
-        self._user_settings = {"startup-with-shell": "off", "disable-randomization": "on"}
+        self._user_settings = {
+            "startup-with-shell": "off",
+            "disable-randomization": "on",
+            "displaced-stepping": "off",
+        }
         self._previous_settings = {name: gdb.parameter(name) for name in self._user_settings}
         self._entered = False  # GDB's last stop was a syscall-entry-stop (its own bookkeeping)
         self._kept: Registers | None = None  # registers of a call shown to the user at entry
@@ -125,7 +129,8 @@ class Replay:
         self.catchpoints.remove()
         self.signals.restore()
         for name, value in self._previous_settings.items():
-            gdb.execute(f"set {name} {'on' if value else 'off'}", to_string=True)
+            text = value if isinstance(value, str) else "on" if value else "off"
+            gdb.execute(f"set {name} {text}", to_string=True)
         self.engine.close()
         self.trace.close()
         os.sched_setaffinity(0, self._affinity)
@@ -245,7 +250,6 @@ class Replay:
         self._entered = False
         siginfo = self.tracee.siginfo()
         sig = int.from_bytes(siginfo[:4], "little")
-        name = signal.Signals(sig).name
         if sig == signal.SIGSYS:
             registers = self.tracee.registers()
             registers.orig_rax = registers.rax
@@ -262,8 +266,9 @@ class Replay:
                 self._raise_fatal(self.engine.fatal_signal_due)
             console.forget_caches()
             return False
-        handled = self.engine.fault(sig)
-        self.signals.report(name, not handled)
+        if not self.engine.fault(sig):
+            self.signals.report(signal.Signals(sig).name, True)
+            self.catchpoints.let_next_fault_through()
         console.forget_caches()
         return False
 
@@ -287,6 +292,7 @@ class Replay:
         """GDB stopped for the user, whatever for (before the user can look)."""
         if not self._alive():
             return
+        self.catchpoints.ensure()
         if self._exec_pending:
             # GDB has just taken its breakpoints out of a program that is no more, so into the new
             # one: put the new one in place once more.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """GDB's signal table (`handle`, `info signals`) during a replay.
 
-No signal may ever be passed on: the kernel has no part in a replay. And a fault that the recording
-knows what to do with (rdtsc, a handled SIGSEGV) must not stop GDB, while the one that ended the
-program must; GDB looks at its table after our condition was evaluated, so that can still decide.
+No signal may ever be passed on: the kernel has no part in a replay. A fault that the recording
+knows what to do with (rdtsc, a handled SIGSEGV) is dealt with by our catchpoint's condition; the
+one that ended the program is reported as GDB reports signals.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class EventFunction(gdb.Function):
     def __init__(self) -> None:
         super().__init__("_sysrift_event")
 
-    def invoke(self) -> int:
+    def invoke(self, *_args: gdb.Value) -> int:
         """Called by GDB for the condition of our `catch syscall`."""
         return _judge(lambda replay: replay.on_syscall_stop())
 
@@ -33,7 +33,7 @@ class SignalFunction(gdb.Function):
     def __init__(self) -> None:
         super().__init__("_sysrift_signal")
 
-    def invoke(self) -> int:
+    def invoke(self, *_args: gdb.Value) -> int:
         """Called by GDB for the condition of our `catch signal`."""
         return _judge(lambda replay: replay.on_signal_stop())
 
@@ -74,7 +74,7 @@ def _on_exited(_event: object) -> None:
         session.drop_if_dead()
 
 
-def _before_prompt() -> None:
+def _before_prompt(_none: object = None) -> None:
     with _plainly():
         session.drop_if_dead()
         if session.current is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ class DoctorCommand:
         """Declare the arguments."""
         parser.add_argument("--json", action="store_true", help="print a JSON array of findings")
         parser.add_argument(
-            "--gdb", default="gdb", metavar="PATH", help="the GDB to look at (default: gdb)"
+            "--gdb",
+            default=os.environ.get("SYSRIFT_GDB", "gdb"),
+            metavar="PATH",
+            help="the GDB to look at (default: $SYSRIFT_GDB, else gdb)",
         )
 
     def run(self, args: argparse.Namespace) -> int:

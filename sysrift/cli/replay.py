@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from sysrift.cli.gdb_script import script_path
+from sysrift.cli.gdb_script import gdb_script_path
 from sysrift.cli.trace_argument import add_trace_argument, open_trace
 from sysrift.errors import ReplayError
 
@@ -47,7 +47,7 @@ class ReplayCommand:
         words = [
             gdb,
             "-q",
-            "-ex", f"source {script_path()}",
+            "-ex", f"source {gdb_script_path()}",
             "-ex", f"sysrift-replay {quoted}",
             *args.gdb_arguments,
         ]  # fmt: skip

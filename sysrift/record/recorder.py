@@ -355,7 +355,7 @@ class Recorder:
         self.tracee.set_registers(registers)
 
     def _remember_boundary(self) -> None:
-        """Nothing of the program runs between here and the next stop if rip and rsp are the same."""
+        """Nothing of the program has run at the next stop if rip and rsp are the same there."""
         registers = self.tracee.registers()
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
         self._at_boundary = True
@@ -391,7 +391,7 @@ class Recorder:
     # -- signals --------------------------------------------------------------------------------
 
     def _signal(self, sig: int) -> int:
-        """A signal-delivery-stop: deliver it, hold it, or emulate rdtsc; returns the next status."""
+        """A signal-delivery-stop: deliver, hold, or emulate rdtsc; returns the next status."""
         tracee = self.tracee
         siginfo = tracee.siginfo()
         registers = tracee.registers()
@@ -599,9 +599,9 @@ class Recorder:
     def let_go(self) -> None:
         """Detach, at a syscall-stop, and leave the program as if it never had been recorded."""
         tracee = self.tracee
-        if tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
-            if tracee.registers().orig_rax != NO_SYSCALL:
-                self._rewind()
+        entered = tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
+        if entered and tracee.registers().orig_rax != NO_SYSCALL:
+            self._rewind()
         self.leaks.reopen(tracee)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)

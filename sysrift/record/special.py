@@ -47,7 +47,7 @@ def stop_recording(message: str) -> None:
     raise RecordingStops(message)
 
 
-# -- calls that do not reach the kernel -------------------------------------------------------------
+# -- calls that do not reach the kernel -----------------------------------------------------------
 
 
 def refuse(recorder: Recorder, call: Call) -> None:
@@ -112,7 +112,7 @@ def ptrace_call(recorder: Recorder, _: Call) -> None:
     recorder.note("ptrace", "the program uses ptrace itself: calls that need to be its tracer fail")
 
 
-# -- processes and threads ----------------------------------------------------------------------------
+# -- processes and threads ------------------------------------------------------------------------
 
 
 def _clone_flags(recorder: Recorder, call: Call) -> int:
@@ -179,7 +179,7 @@ def let_child_go(recorder: Recorder) -> None:
         child.close()
 
 
-# -- memory -------------------------------------------------------------------------------------------
+# -- memory ---------------------------------------------------------------------------------------
 
 
 def mmap(recorder: Recorder, call: Call, result: int) -> None:
@@ -231,7 +231,7 @@ def _store_memory(recorder: Recorder, call: Call, address: int, length: int) -> 
         call.segments.append((SegmentKind.OUT, ABSOLUTE, at, (want, block)))
 
 
-# -- registers and the end ------------------------------------------------------------------------------
+# -- registers and the end ------------------------------------------------------------------------
 
 
 def returns_nothing(_: Recorder, call: Call) -> None:

@@ -29,6 +29,7 @@ from sysrift.tracee import BadAddress, Registers, RemoteSyscallError, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import input_checksum
 from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
+from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
 
 SYSCALL_STOP = (signal.SIGTRAP | 0x80) << 8 | 0x7F
 SYNCHRONOUS = frozenset(
@@ -113,6 +114,7 @@ class Engine:
         self.image = image
         self.next = event + 1
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
+        self.source.forget_shared()
         if event == 0:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
@@ -257,7 +259,7 @@ class Engine:
                     ) from None
             elif kind == SegmentKind.REGISTERS and address == AFTER and data is not None:
                 loaded = Registers.from_bytes(data)
-                for name, _type in Registers._fields_:
+                for name in NAMES_OF_REGISTERS:
                     setattr(registers, name, getattr(loaded, name))
                 registers.orig_rax = NO_SYSCALL
             elif kind == SegmentKind.XSAVE and data is not None:
@@ -508,26 +510,8 @@ class Engine:
         return None
 
 
-_POINT = [
-    "rip",
-    "rsp",
-    "rbp",
-    "rax",
-    "rbx",
-    "rcx",
-    "rdx",
-    "rsi",
-    "rdi",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-    "eflags",
-]
+_NOT_COMPARED = {"orig_rax", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base"}
+_POINT = [name for name in NAMES_OF_REGISTERS if name not in _NOT_COMPARED]
 
 
 def _same_point(one: Registers, other: Registers) -> bool:

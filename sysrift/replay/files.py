@@ -12,6 +12,7 @@ from sysrift.trace.model import FileReference
 from sysrift.trace.reader import Trace
 
 _CHUNK = 1 << 20
+_MAP_PRIVATE = 2
 
 
 class FileSource:
@@ -25,12 +26,14 @@ class FileSource:
         self._trace = trace
         self._paths: dict[int, str] = {}
         self._descriptors: dict[int, int] = {}
+        self._shared: dict[str, tuple[int, int]] = {}
 
     def close(self) -> None:
         """Let go of the anonymous files."""
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
+        self.forget_shared()
         self._paths.clear()
 
     def data(self, block: int, length: int) -> bytes:
@@ -55,6 +58,36 @@ class FileSource:
             known = reference.path if _unchanged(reference) else self._extract(reference)
             self._paths[file_id] = known
         return known
+
+    def is_shared(self, file_id: int, map_type: int) -> bool:
+        """Whether a mapping of type `map_type` (MAP_SHARED, ...) may be seen to be shared."""
+        reference = self._trace.files.get(file_id)
+        return map_type != _MAP_PRIVATE and reference is not None and bool(reference.chunks)
+
+    def shared_path(self, file_id: int) -> str:
+        """A path of a copy of a file that all shared mappings of it see alike.
+
+        The real file is never written to. A later mapping of the file finds it as it was recorded
+        then.
+        """
+        reference = self._trace.files[file_id]
+        descriptor, last = self._shared.get(reference.path, (-1, -1))
+        if descriptor < 0:
+            descriptor = os.memfd_create(Path(reference.path).name[:200])
+        if last != file_id:
+            os.ftruncate(descriptor, reference.size)
+            at = reference.offset
+            for part in self._trace.file_content(reference):
+                os.pwrite(descriptor, part, at)
+                at += len(part)
+            self._shared[reference.path] = (descriptor, file_id)
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+    def forget_shared(self) -> None:
+        """Begin anew: nothing is shared yet."""
+        for descriptor, _ in self._shared.values():
+            os.close(descriptor)
+        self._shared.clear()
 
     def _extract(self, reference: FileReference) -> str:
         if not reference.chunks and reference.length:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sysrift.image import PAGE, ImageSource, RemoteMemory
+from sysrift.image import PAGE, RemoteMemory
+from sysrift.replay.files import FileSource
 from sysrift.syscalls import NAMES
 from sysrift.trace.model import Event, SegmentKind
 from sysrift.tracee import RemoteSyscallError, Tracee
 
-_MAP_ANONYMOUS = 0x20
+_MAP_TYPE, _MAP_ANONYMOUS = 0x0F, 0x20
 _MREMAP_MAYMOVE, _MREMAP_FIXED, _MREMAP_DONTUNMAP = 1, 2, 4
 _CHANGES_CONTENT = {4, 9, 24}  # MADV_DONTNEED, MADV_REMOVE, MADV_DONTNEED_LOCKED
 
@@ -22,7 +23,7 @@ def _pages(length: int) -> int:
 class MemoryCalls:
     """Replays the calls of class MAP that succeeded."""
 
-    def __init__(self, tracee: Tracee, source: ImageSource, brk: int) -> None:
+    def __init__(self, tracee: Tracee, source: FileSource, brk: int) -> None:
         self._tracee = tracee
         self._source = source
         self._memory = RemoteMemory(tracee)
@@ -62,8 +63,9 @@ class MemoryCalls:
         if flags & _MAP_ANONYMOUS or file is None:
             self._memory.map_anonymous(address, _pages(length), prot)
         else:
-            path = self._source.file_path(file.block)
-            self._memory.map_file(address, _pages(length), prot, path, offset)
+            shared = self._source.is_shared(file.block, flags & _MAP_TYPE)
+            find = self._source.shared_path if shared else self._source.file_path
+            self._memory.map_file(address, _pages(length), prot, find(file.block), offset, shared)
 
     def _mremap(self, event: Event) -> None:
         old, old_length, new_length, flags = event.args[:4]

@@ -5,8 +5,9 @@ Runs in the recorder, in `sysrift verify` and inside GDB (whose main thread is t
 so it stands on ctypes and the standard library alone.
 """
 
+from sysrift.syscalls import BadAddress
 from sysrift.tracee.maps import Mapping, read_maps
-from sysrift.tracee.process import BadAddress, RemoteSyscallError, Tracee, TraceeGone
+from sysrift.tracee.process import RemoteSyscallError, Tracee, TraceeGone
 from sysrift.tracee.registers import Registers
 
 __all__ = [

@@ -163,7 +163,7 @@ class Tracee:
         operation, arch, ip, sp, nr, *args = _SYSCALL_INFO.unpack_from(info)
         if operation != pt.SYSCALL_INFO_ENTRY:
             return None
-        return Entry(arch, ip, sp, nr, tuple(args))  # type: ignore[arg-type]
+        return Entry(arch, ip, sp, nr, tuple(args))
 
     def syscall_exit(self) -> tuple[int, int, int]:
         """(ip, sp, result) at a syscall-exit-stop; a negative result is -errno."""

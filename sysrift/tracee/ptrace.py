@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from typing import Union
 
 PTRACE_TRACEME = 0
 PTRACE_CONT = 7
@@ -63,8 +62,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _ptrace = _libc.ptrace
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _ptrace.restype = ctypes.c_long
-
-Data = Union[None, int, ctypes.Structure, ctypes.Array]  # type: ignore[type-arg]
 
 
 def ptrace(request: int, pid: int, address: int | None = None, data: object = None) -> int:

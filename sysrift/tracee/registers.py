@@ -5,35 +5,12 @@ from __future__ import annotations
 
 import ctypes
 
-NAMES = [
-    "r15",
-    "r14",
-    "r13",
-    "r12",
-    "rbp",
-    "rbx",
-    "r11",
-    "r10",
-    "r9",
-    "r8",
-    "rax",
-    "rcx",
-    "rdx",
-    "rsi",
-    "rdi",
-    "orig_rax",
-    "rip",
-    "cs",
-    "eflags",
-    "rsp",
-    "ss",
-    "fs_base",
-    "gs_base",
-    "ds",
-    "es",
-    "fs",
-    "gs",
-]
+_ORDER = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
+    "fs_base gs_base ds es fs gs"
+)
+NAMES = tuple(_ORDER.split())
+"""In the order of `struct user_regs_struct`."""
 
 MASK = 0xFFFFFFFFFFFFFFFF
 NO_SYSCALL = MASK

@@ -18,6 +18,8 @@ import pytest
 from traces import Builder, crashed, cut_off
 
 from sysrift.trace import store
+from sysrift.trace.reader import Trace
+from sysrift.trace.schema import BlockType
 
 ROOT = Path(__file__).parent.parent.parent
 START = "import sys; from sysrift.cli.main import {entry}; sys.exit({entry}())"
@@ -30,7 +32,14 @@ def folder(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "store"
     monkeypatch.setenv("SYSRIFT_TRACE_DIR", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in ("NO_COLOR", "FORCE_COLOR", "SYSRIFT_DEBUG", "_ARGCOMPLETE", "COLUMNS"):
+    for name in (
+        "SYSRIFT_GDB",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "SYSRIFT_DEBUG",
+        "_ARGCOMPLETE",
+        "COLUMNS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     store.set_latest(crashed(store.fresh_path("/opt/work/crasher")))
@@ -416,13 +425,14 @@ def test_every_reader_says_when_there_is_no_latest_trace(name, folder):
 
 
 @pytest.mark.parametrize("name", ["dump", "info"])
-def test_damage_in_the_middle_is_told_after_what_is_whole(name, folder):
+def test_damage_in_the_middle_is_a_clear_error(name, folder):
     path = folder / "crasher-1.srl"
+    with Trace(path) as trace:
+        (at,) = [e.offset for e, _, _ in trace.blocks() if e.type == BlockType.EVENTS]
     raw = bytearray(path.read_bytes())
-    at = raw.index(b"cl", len(raw) // 2)
-    raw[at - 400] ^= 0xFF
+    raw[at + 100] ^= 0xFF
     path.write_bytes(raw)
-    assert "damaged trace" in complaint(name)
+    assert f"damaged trace: the block at byte {at} of {path} is corrupt" == complaint(name)
 
 
 def test_help_lists_every_command():

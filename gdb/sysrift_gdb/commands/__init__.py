@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 import gdb
 from sysrift.errors import SysRiftError
 from sysrift_gdb import session
