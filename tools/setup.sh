@@ -118,8 +118,14 @@ make_venv() { # EXTRA: "" or "[test]"
         "$python" -m venv .venv || die "$python -m venv .venv failed"
     fi
     say "installing SysRift into .venv"
-    .venv/bin/python -m pip install --quiet --editable ".$1" </dev/null ||
+    local log
+    log=$(mktemp) || exit 1
+    if ! .venv/bin/python -m pip install --editable ".$1" >"$log" 2>&1 </dev/null; then
+        tail -n 30 "$log" >&2
+        rm -f "$log"
         die "pip could not install SysRift and what it needs (see above)"
+    fi
+    rm -f "$log"
 }
 
 case ${1-} in

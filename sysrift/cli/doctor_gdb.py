@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 from sysrift.cli.doctor_findings import Finding, ok, problem, warning
-from sysrift.cli.gdb_script import script_path
+from sysrift.cli.gdb_script import gdb_script_path
 from sysrift.errors import SysRiftError
 
 MINIMUM = 12
@@ -66,7 +66,7 @@ def _check_python(path: str) -> list[Finding]:
         return [problem("GDB's Python", f"{path} has none", remedy)]
     found = [ok("GDB's Python", f"version {about[1]}")]
     try:
-        script = script_path()
+        script = gdb_script_path()
     except SysRiftError as error:
         return [*found, problem("SysRift in GDB", "sysrift.gdb is missing", str(error))]
     name = "SysRift in GDB"

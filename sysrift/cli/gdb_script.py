@@ -13,7 +13,7 @@ from sysrift.errors import SysRiftError
 SCRIPT = "sysrift.gdb"
 
 
-def script_path() -> Path:
+def gdb_script_path() -> Path:
     """The script that GDB is to source. Raises SysRiftError when it is not there.
 
     In a checkout it is `gdb/sysrift.gdb`; an installed one lies in the `sysrift_gdb` package.
@@ -41,5 +41,5 @@ class GdbScriptCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Print it."""
-        print(script_path())
+        print(gdb_script_path())
         return 0

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import io
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -129,9 +129,7 @@ def _prepare(parser: argparse.ArgumentParser, name: str, command: Command) -> No
 
 
 def _help_text(command: Command) -> str:
-    # Not inspect.getdoc: importing inspect is a tenth of the recorder's start-up.
-    first, _, rest = (type(command).__doc__ or "").partition("\n")
-    return f"{first}\n{textwrap.dedent(rest)}".strip()
+    return inspect.getdoc(type(command)) or ""
 
 
 def _add_version(parser: argparse.ArgumentParser) -> None:

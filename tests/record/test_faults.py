@@ -339,7 +339,7 @@ def test_output_that_is_always_full(tmp_path: Path) -> None:
 
 
 def with_file_size_limit(limit: int) -> Callable[[], None]:
-    """For Popen's preexec_fn: writing files beyond `limit` bytes fails with EFBIG, without signal."""
+    """For Popen: writing files beyond `limit` bytes fails with EFBIG, without a signal."""
 
     def set_up() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -425,7 +425,7 @@ def test_compiler_proper(tmp_path: Path) -> None:
 DETERMINISTIC = [
     "deep", "deep-static", "deep-O2", "deep-nopie", "dlopen_user", "efault", "execs", "handlers",
     "handlers-static", "mmap_coherent", "mmap_file", "mmap_file-static", "nopie", "sockets",
-    "sync_signals", "sync_signals-O2", "sync_signals-static", "unknown_call", "watch_me",
+    "sync_signals", "sync_signals-O2", "sync_signals-static", "watch_me",
     "xattr_misc",
 ]  # fmt: skip
 
