@@ -91,7 +91,8 @@ class Replay:
                     console.quietly("starti")
             except gdb.error as error:
                 raise ReplayError(
-                    f"GDB cannot start the replay stub {path} ({error}): run sysrift doctor"
+                    f"GDB could not trace the replay stub {path} ({str(error).strip('.')}): "
+                    "if ptrace is not permitted here, sysrift doctor says why"
                 ) from None
         self.pid: int = gdb.selected_inferior().pid
         self.tracee = Tracee(self.pid)
@@ -267,6 +268,8 @@ class Replay:
             console.forget_caches()
             return False
         if not self.engine.fault(sig):
+            if self.engine.next > self.trace.event_count:
+                return self._at_end()
             self.signals.report(signal.Signals(sig).name, True)
             self.catchpoints.let_next_fault_through()
         console.forget_caches()

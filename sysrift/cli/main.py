@@ -152,7 +152,8 @@ def _guarded(failure: int, action: Callable[[], int]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = action()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a program may be recorded with it closed
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -184,7 +185,8 @@ def _guarded(failure: int, action: Callable[[], int]) -> int:
 def _complain(message: str) -> None:
     """Print a message on stderr, after what has gone to stdout."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         print(f"sysrift: {message}", file=sys.stderr)
     except OSError:
         pass

@@ -47,7 +47,7 @@ def find_program(name: str, environment: Mapping[str, str]) -> str:
             mode = os.stat(candidate).st_mode
         except OSError:
             continue
-        if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
+        if stat.S_ISREG(mode) and os.access(candidate, os.X_OK, effective_ids=True):
             return candidate
         refused = refused or candidate
     if refused:

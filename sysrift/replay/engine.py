@@ -97,6 +97,14 @@ class Engine:
     # -- positions ------------------------------------------------------------------------------
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the recording goes to the program's end, and that end is an event of it."""
+        end = self.trace.end
+        return end is not None and (
+            end.how == "exited" or (end.how == "killed" and end.signal != signal.SIGKILL)
+        )
+
+    @property
     def at_end(self) -> bool:
         """Whether the last thing that can be replayed has happened."""
         if self.next > self.trace.event_count:
@@ -366,12 +374,18 @@ class Engine:
                 self.tracee.set_registers(registers)
                 return True
             expected = self._event_text(event)
+        elif not self.is_complete:
+            return False
         else:
             expected = "the end"
         name = signal.Signals(sig).name
         raise self._divergence(
             expected, f"{name} at {registers.rip:#x} with rsp {registers.rsp:#x}"
         )
+
+    @property
+    def _cut_off(self) -> bool:
+        return self.next > self.trace.event_count and not self.is_complete
 
     def is_expected_fault(self, sig: int) -> bool:
         """Whether the next event is just this signal, raised by the instruction at hand."""
@@ -448,7 +462,7 @@ class Engine:
             if status >> 16:
                 continue
             sig = os.WSTOPSIG(status)
-            if sig in SYNCHRONOUS and self.is_expected_fault(sig):
+            if sig in SYNCHRONOUS and (self.is_expected_fault(sig) or self._cut_off):
                 if stop_at is not None and self.next >= stop_at:
                     return Halt(Reason.REACHED)
                 if not self.fault(sig):

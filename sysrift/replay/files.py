@@ -64,6 +64,11 @@ class FileSource:
         reference = self._trace.files.get(file_id)
         return map_type != _MAP_PRIVATE and reference is not None and bool(reference.chunks)
 
+    def has_shared(self, file_id: int) -> bool:
+        """Whether the same file is mapped shared already."""
+        reference = self._trace.files.get(file_id)
+        return reference is not None and reference.path in self._shared and bool(reference.chunks)
+
     def shared_path(self, file_id: int) -> str:
         """A path of a copy of a file that all shared mappings of it see alike.
 

@@ -64,7 +64,9 @@ class MemoryCalls:
             self._memory.map_anonymous(address, _pages(length), prot)
         else:
             shared = self._source.is_shared(file.block, flags & _MAP_TYPE)
-            find = self._source.shared_path if shared else self._source.file_path
+            # A private mapping shows what others change in the file until its page is written to.
+            follows = shared or self._source.has_shared(file.block)
+            find = self._source.shared_path if follows else self._source.file_path
             self._memory.map_file(address, _pages(length), prot, find(file.block), offset, shared)
 
     def _mremap(self, event: Event) -> None:

@@ -62,6 +62,8 @@ def _judge(trace: Trace, engine: Engine, halt: Halt) -> Verified:
         raise engine.unexpected(halt)
     if engine.next <= trace.event_count and not engine.at_end:
         raise engine.unexpected(halt)
+    if engine.is_complete and engine.next > trace.event_count:
+        raise engine.unexpected(halt)
     engine.check_final_memory()
     last = trace.event(trace.event_count) if trace.event_count else None
     end = trace.end

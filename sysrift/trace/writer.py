@@ -186,7 +186,7 @@ class TraceWriter:
                 self.flush()
                 sites = self._sites
             site_index = sites[site] = len(sites)
-        delta = time_us - self._last_time
+        delta = max(time_us - self._last_time, 0)
         if delta > 0xFFFFFFFF or not self._records:
             if self._records:
                 self.flush()

@@ -113,7 +113,7 @@ def test_recording_that_was_cut_off(recorded: Replay, in_gdb: Replay, built_fixt
     recording = recorded("many_calls", "9000")
     data = recording.trace.read_bytes()
     recording.trace.write_bytes(data[: len(data) * 4 // 5])
-    run = in_gdb(recording, "continue", "print i", "backtrace")
+    run = in_gdb(recording, "continue", "frame function main", "print i", "backtrace")
     assert "recording was cut off" in run.text, run.text
     assert 0 < int(run.values[0]) < 9000
     assert re.search(r"^#\d+ .*\bmain \(argc=2, ", run.text, re.MULTILINE)

@@ -149,10 +149,11 @@ def test_the_latest_trace_is_the_default(recorded: Replay) -> None:
 
 def test_settings_of_gdb_come_back(replayed: Replay) -> None:
     run = replayed(
-        "watch_me", "kill", "show startup-with-shell", "show disable-randomization", "show confirm"
-    )
-    assert "inferior with a shell is on" in run.text, run.text
-    assert "is on" in run.text
+        "watch_me", "kill", "sysrift-when",
+        "show startup-with-shell", "show disable-randomization", "show confirm",
+    )  # fmt: skip
+    assert "Use of shell to start subprocesses is on." in run.text, run.text
+    assert "Whether to confirm potentially dangerous operations is on." in run.text
 
 
 # -- what goes wrong ------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def test_a_trace_reads_like_strace(trace):
         "       6     0.001600 syscall_0x3e7(0x1, 0x2, 0x0, 0x0, 0x0, 0x0) "
         "= -1 ENOSYS (Function not implemented) /* guessed */",
         '       7     0.001700 write(1, "abc", 3)                      = 3',
-        "       8     0.001800 --- SIGSEGV {si_signo=SIGSEGV, si_code=SEGV_MAPERR, si_addr=0x0} ---",
+        "       8     0.001800 --- SIGSEGV "
+        "{si_signo=SIGSEGV, si_code=SEGV_MAPERR, si_addr=0x0} ---",
     ]
     assert end_line(trace).strip() == end_text(trace) == "+++ killed by SIGSEGV +++"
     assert end_line(trace).index("+++") == event_line(trace.event(8), trace).index("---")
@@ -186,7 +187,8 @@ def test_signals_have_names(number, name):
         (6, -6, struct.pack("<iI", 77, 0), "si_code=SI_TKILL, si_pid=77, si_uid=0"),
         (14, 0x80, b"", "si_code=SI_KERNEL"),
         (34, -1, struct.pack("<iIQ", 5, 0, 9), "si_code=SI_QUEUE, si_pid=5, si_uid=0, si_int=9"),
-        (14, -2, struct.pack("<iiQ", 1, 0, 3), "si_code=SI_TIMER, si_timerid=1, si_overrun=0, si_int=3"),
+        (14, -2, struct.pack("<iiQ", 1, 0, 3),
+         "si_code=SI_TIMER, si_timerid=1, si_overrun=0, si_int=3"),
         (17, 1, struct.pack("<iIi4xqq", 9, 0, 3, 1, 2),
          "si_code=CLD_EXITED, si_pid=9, si_uid=0, si_status=3, si_utime=1, si_stime=2"),
         (31, 1, struct.pack("<QiI", 0x400000, 39, 0xC000003E),

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make bench`: what recording and replaying cost, measured here and now.
+
+Everything runs on one CPU (tracer and tracee take turns anyway), what is compared runs in turns
+(a machine that gets slower meanwhile does so for both), and medians are given. A table goes to
+stdout, the same with all samples to .bench/bench.json. Exit status 0, with --check 1 on a miss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+FIXTURES = ROOT / "fixtures"
+BUILT = FIXTURES / "build"
+RESULT = ROOT / ".bench" / "bench.json"
+
+ROUNDS = 5
+LOOP = 5000  # calls of the recording benchmark
+REPLAYED = 20_000  # calls of the replaying benchmark
+
+Sample = Callable[[], float]
+
+
+@dataclass
+class Figure:
+    """One line of the table."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None  # not more than this; None: just to know
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met."""
+        if self.goal is None:
+            return ""
+        return "pass" if self.value <= self.goal else "MISS"
+
+
+class Bench:
+    """The measurements, in a directory of their own, on one CPU."""
+
+    def __init__(self, folder: Path, cpu: int, rounds: int) -> None:
+        self.folder = folder
+        self.cpu = cpu
+        self.rounds = rounds
+        self.gdb = os.environ.get("SYSRIFT_GDB", "gdb")
+
+    # -- running --------------------------------------------------------------------------------
+
+    def seconds(self, *argv: str | Path, check: bool = True) -> float:
+        """Run a command on the CPU; its wall clock time."""
+        words = ["taskset", "-c", str(self.cpu), *map(str, argv)]
+        with open(self.folder / "stderr", "w+") as errors:
+            start = time.perf_counter()
+            done = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                timeout=170,
+                check=False,
+                env={**os.environ, "DEBUGINFOD_URLS": ""},
+            )
+            taken = time.perf_counter() - start
+            if check and done.returncode != 0:
+                errors.seek(0)
+                raise SystemExit(
+                    f"bench: {' '.join(words)}: status {done.returncode}: {errors.read().strip()}"
+                )
+        return taken
+
+    def record(self, trace: str, *argv: str | Path) -> float:
+        """Record a command; its wall clock time."""
+        path = self.folder / trace
+        return self.seconds(BIN / "sysrift-record", "-q", "-o", path, "--", *argv)
+
+    def replay(self, trace: str, *commands: str) -> float:
+        """Replay in GDB under commands; wall clock time until GDB has ended."""
+        words = ["-nx", "-batch", "-ex", "set sysrift echo off"]
+        for command in commands:
+            words += ["-ex", command]
+        path = self.folder / trace
+        # The exit status of GDB in batch mode is that of whatever came last.
+        return self.seconds(
+            BIN / "sysrift-replay", "--gdb", self.gdb, path, "--", *words, check=False
+        )
+
+    def in_turns(self, **samples: Sample) -> dict[str, list[float]]:
+        """Take each sample once a round; the first round warms the caches and is not counted."""
+        taken: dict[str, list[float]] = {name: [] for name in samples}
+        for number in range(self.rounds + 1):
+            for name, sample in samples.items():
+                value = sample()
+                if number:
+                    taken[name].append(value)
+        return taken
+
+    # -- figures --------------------------------------------------------------------------------
+
+    def recording(self) -> list[Figure]:
+        """What a recorded system call costs, and what strace takes for it."""
+        loop = BUILT / "getppid_loop"
+        log = self.folder / "strace.out"
+
+        def traced(count: int) -> float:
+            return self.seconds("strace", "-f", "-o", log, loop, str(count))
+
+        taken = self.in_turns(
+            record=lambda: self.record("loop.srl", loop, str(LOOP)),
+            strace=lambda: traced(LOOP),
+            record_none=lambda: self.record("none.srl", loop, "0"),
+            strace_none=lambda: traced(0),
+        )
+        ours = _per(taken["record"], taken["record_none"], LOOP)
+        theirs = _per(taken["strace"], taken["strace_none"], LOOP)
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        return [
+            _median("recording a system call", ours, "us", 120),
+            _median("strace -f -o FILE, the same", theirs, "us"),
+            _median("recording, compared with strace", ratios, "x", 4),
+        ]
+
+    def trace_size(self) -> list[Figure]:
+        """How many bytes of the trace a call takes beside the memory that it moved."""
+        from sysrift.trace.reader import Trace
+        from sysrift.views.summary import storage
+
+        self.record("ls.srl", "ls", "-lR", "/usr/include")
+        path = self.folder / "ls.srl"
+        trace = Trace(path)
+        try:
+            used = storage(trace)
+            count = trace.event_count
+        finally:
+            trace.close()
+        return [
+            Figure("trace beside payload, ls -lR /usr/include", used.bytes_per_event, "bytes", 40),
+            Figure("  all of the trace, a call", path.stat().st_size / max(count, 1), "bytes"),
+            Figure("  system calls of that recording", count, ""),
+        ]
+
+    def running_ahead(self) -> list[Figure]:
+        """What a replayed system call costs in GDB, and how long its first prompt takes."""
+        self.record("calls.srl", BUILT / "many_calls", str(REPLAYED))
+        taken = self.in_turns(
+            run=lambda: self.replay("calls.srl", "continue"),
+            none=lambda: self.replay("calls.srl"),
+        )
+        calls = _per(taken["run"], taken["none"], REPLAYED)
+        return [
+            _median("running ahead over a call in GDB", calls, "us", 150),
+            _median("sysrift-replay to the first prompt", taken["none"], "s", 1.5),
+            _median("  GDB alone", self.in_turns(gdb=self._gdb_alone)["gdb"], "s"),
+        ]
+
+    def _gdb_alone(self) -> float:
+        return self.seconds(self.gdb, "-nx", "-batch", "-ex", "python pass")
+
+    def start_up(self) -> list[Figure]:
+        """What recording adds to a program that does next to nothing."""
+        smallest = BUILT / "nolibc"  # no library, three system calls
+        taken = self.in_turns(
+            record=lambda: self.record("true.srl", "/bin/true"),
+            native=lambda: self.seconds("/bin/true"),
+            record_smallest=lambda: self._recorded_smallest(smallest),
+            smallest=lambda: self.seconds(smallest, check=False),
+        )
+        of_true = _differences(taken["record"], taken["native"])
+        of_smallest = _differences(taken["record_smallest"], taken["smallest"])
+        return [
+            _median("recorder's start-up and end, /bin/true", of_true, "s", 0.25),
+            _median("  the same with no library to load", of_smallest, "s", 0.25),
+        ]
+
+    def _recorded_smallest(self, program: Path) -> float:
+        path = self.folder / "smallest.srl"
+        # The program's own exit status, which is 7, is the recorder's.
+        return self.seconds(BIN / "sysrift-record", "-q", "-o", path, "--", program, check=False)
+
+
+def _differences(more: Sequence[float], less: Sequence[float]) -> list[float]:
+    base = statistics.median(less)
+    return [value - base for value in more]
+
+
+def _per(more: Sequence[float], less: Sequence[float], count: int) -> list[float]:
+    """Microseconds each, the cost of starting and ending taken off."""
+    return [value / count * 1e6 for value in _differences(more, less)]
+
+
+def _median(name: str, samples: list[float], unit: str, goal: float | None = None) -> Figure:
+    return Figure(name, statistics.median(samples), unit, goal, samples)
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    places = {"s": 3, "x": 2, "us": 1, "bytes": 1}.get(unit, 0)
+    return f"{value:.{places}f} {unit}".rstrip()
+
+
+def _print_table(figures: list[Figure]) -> None:
+    rows = [
+        (
+            figure.name,
+            _number(figure.value, figure.unit),
+            f"<= {figure.goal:g} {figure.unit}" if figure.goal is not None else "",
+            figure.verdict,
+        )
+        for figure in figures
+    ]
+    for name, value, goal, verdict in [("", "measured", "goal", ""), *rows]:
+        print(f"{name:<44}{value:>13}  {goal:<13}{verdict}".rstrip())
+
+
+def _facts(cpu: int, rounds: int) -> dict[str, object]:
+    model = "?"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cpu": model,
+        "pinned_to": cpu,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "rounds": rounds,
+    }
+
+
+def main() -> int:
+    """Measure, print, and keep the figures."""
+    parser = argparse.ArgumentParser(description="measure what recording and replaying cost")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each (default 5)")
+    parser.add_argument("--check", action="store_true", help="fail when a goal is missed")
+    args = parser.parse_args()
+    for tool in ("taskset", "strace"):
+        if shutil.which(tool) is None:
+            sys.exit(f"bench: {tool} is missing: apt-get install util-linux strace")
+    subprocess.run(
+        ["make", "--silent", "--no-print-directory", "-C", str(FIXTURES)],
+        check=True,
+        env={key: value for key, value in os.environ.items() if key != "MAKEFLAGS"},
+    )
+    cpu = max(os.sched_getaffinity(0))  # CPU 0 gets most of the interrupts
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="sysrift-bench-") as name:
+        bench = Bench(Path(name), cpu, max(1, args.rounds))
+        for title, measure in (
+            ("recording", bench.recording),
+            ("trace size", bench.trace_size),
+            ("replaying", bench.running_ahead),
+            ("start-up", bench.start_up),
+        ):
+            print(f"measuring: {title} ...", file=sys.stderr, flush=True)
+            figures += measure()
+    _print_table(figures)
+    RESULT.parent.mkdir(exist_ok=True)
+    kept = [{**asdict(figure), "verdict": figure.verdict} for figure in figures]
+    RESULT.write_text(
+        json.dumps({"facts": _facts(cpu, args.rounds), "figures": kept}, indent=1) + "\n"
+    )
+    return int(args.check and any(figure.verdict == "MISS" for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
