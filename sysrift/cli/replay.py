@@ -47,11 +47,19 @@ class ReplayCommand:
         words = [
             gdb,
             "-q",
+            "-ex", f"python import sys; sys.path.append({_libraries()!r})",
             "-ex", f"source {gdb_script_path()}",
             "-ex", f"sysrift-replay {quoted}",
             *args.gdb_arguments,
         ]  # fmt: skip
         os.execv(gdb, words)
+
+
+def _libraries() -> str:
+    """Where construct and pygments are: GDB's Python may be another one than this."""
+    import construct
+
+    return str(Path(construct.__file__).parent.parent)
 
 
 def _usable_gdb(name: str) -> str:

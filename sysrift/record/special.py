@@ -135,7 +135,10 @@ def new_task(recorder: Recorder, call: Call) -> None:
     if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
         what = "starts a thread" if flags & CLONE_THREAD else "shares its memory with a new process"
         stop_recording(f"the program {what}, which is not recorded yet")
-    recorder.note("fork", "the program starts child processes: only the first process is recorded")
+    recorder.note(
+        "fork",
+        "the program starts child processes, which are not recorded: only the first process is",
+    )
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
         call.lent = guess.memory_snapshot(recorder.tracee, _VFORK_LIMIT)

@@ -14,7 +14,7 @@ from sysrift.errors import ReplayError
 from sysrift.native import STUB_SYSCALL, stub_path
 from sysrift.trace.model import Image
 from sysrift.trace.reader import Trace
-from sysrift.tracee import Tracee
+from sysrift.tracee import RemoteSyscallError, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import signed
 
@@ -53,7 +53,10 @@ def prepare(tracee: Tracee, image: Image) -> None:
             "run sysrift doctor to see why"
         )
     tracee.remote_site = STUB_SYSCALL
-    tracee.remote_syscall(_NR_PRCTL, _PR_SET_TSC, _PR_TSC_SIGSEGV)
+    try:
+        tracee.remote_syscall(_NR_PRCTL, _PR_SET_TSC, _PR_TSC_SIGSEGV)
+    except RemoteSyscallError as error:
+        raise ReplayError(f"rdtsc cannot be trapped here ({error}): run sysrift doctor") from None
     hard = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[1]
     limit = image.stack_limit or resource.RLIM_INFINITY
     if hard == resource.RLIM_INFINITY or (limit != resource.RLIM_INFINITY and limit <= hard):

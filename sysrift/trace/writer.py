@@ -51,7 +51,9 @@ class TraceWriter:
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         """Create `path` (never overwriting one in place: an old file is replaced)."""
         try:
-            if path.is_file() and not path.is_symlink():
+            # An old trace may be open in a replay: leave that one its file. An empty one is a
+            # name that was reserved for this recording.
+            if path.is_file() and not path.is_symlink() and path.stat().st_size:
                 path.unlink()
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -114,7 +114,8 @@ def as_nobody() -> list[str]:
     return [
         "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
         "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override",
-        "--bounding-set=-all,+dac_override,+setpcap", "--",
+        # Or access(2) would ignore the capability.
+        "--securebits=+no_setuid_fixup", "--",
     ]  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def test_ptrace_is_not_permitted(refusal: str, fixture_program: Fixture) -> None
     else:
         done = run([noptrace, command("sysrift-replay"), recording.trace, "--", "-nx", "-batch"])
         assert_no_traceback(done)
-        assert re.search("ptrace|could not trace", done.stdout + done.stderr, re.I), done
+        assert "sysrift doctor" in done.stdout + done.stderr, done
 
 
 def test_doctor_sees_that_ptrace_is_not_permitted(fixture_program: Fixture) -> None:
@@ -173,34 +174,28 @@ def test_doctor_sees_that_ptrace_is_not_permitted(fixture_program: Fixture) -> N
 # -- what is not recorded yet ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("forks", ["child", "not recorded"]), ("threads", ["thread", "not recorded"])],
-)
-def test_more_than_one_task_is_told_clearly(
-    name: str, words: list[str], fixture_program: Fixture
-) -> None:
+@pytest.mark.parametrize(("name", "word"), [("forks", "process"), ("threads", "thread")])
+def test_more_than_one_task_is_told_clearly(name: str, word: str, fixture_program: Fixture) -> None:
     plain = run([fixture_program(name)])
     recording = record([fixture_program(name)], options=["--checksum"])
     # The program itself is unharmed.
     assert recording.returncode == 0, recording
     assert sorted(recording.stdout.splitlines()) == sorted(plain.stdout.splitlines())
-    for word in words:
-        assert word in recording.stderr.lower(), recording
     assert_no_traceback(recording)
+    told = [line for line in recording.stderr.splitlines() if word in line and "record" in line]
+    assert len(told) == 1, recording
     # Told again by the trace itself, and what it holds is right as far as it goes.
     info = sysrift("info", recording.trace)
-    assert words[1] in info.stdout.lower() + info.stderr.lower(), info
+    assert told[0].removeprefix("sysrift: ") in info.stdout, info
     assert_faithful(recording.trace)
 
 
 def test_parent_that_waits_for_its_child_is_recorded_to_its_end(fixture_program: Fixture) -> None:
     recording = record([fixture_program("forks")], options=[])
-    info = sysrift("info", recording.trace)
-    assert "status 0" in info.stdout, info
     dump = sysrift("dump", recording.trace)
     assert "wait4" in dump.stdout
-    assert "spawned child ended with 0" in recording.stdout
+    assert "forked child ended with 5" in dump.stdout
+    assert dump.stdout.endswith("+++ exited with 0 +++\n")
 
 
 def test_bash_pipeline_runs_and_verifies() -> None:

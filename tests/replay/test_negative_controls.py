@@ -22,10 +22,10 @@ from harness import (
     Finished,
     assert_faithful,
     assert_no_traceback,
+    command,
     gdb_batch,
     record,
     run,
-    sysrift,
     verify,
 )
 from rewriting import events_of, flipped, forge, with_output
@@ -109,7 +109,10 @@ def test_repeated_event(tiny: Path, tmp_path: Path) -> None:
 
 def test_swapped_events(tiny: Path, tmp_path: Path) -> None:
     first, second = events_of(tiny)[:2]
-    swap = {GETRANDOM: second, WRITE: first}
+    swap = {
+        GETRANDOM: second._replace(time_us=first.time_us),
+        WRITE: first._replace(time_us=second.time_us),
+    }
     forged = forge(tiny, tmp_path / "x.srl", lambda event: swap.get(event.number, event))
     diverges(forged, GETRANDOM, "getrandom", "write")
 
@@ -456,8 +459,7 @@ def test_replay_needs_nothing_that_the_program_had(
     limited = ["bash", "-c", 'ulimit -n 40; exec "$@"', "bash"]
     again = run([*limited, sys.executable, "-I", "-S", "-c", code], env={"INPUT": "/etc/passwd"})
     assert again.returncode != 0, "the limit is no limit"
-    done = run([*limited, str(Path(sys.executable).with_name("sysrift")), "verify",
-                recording.trace])  # fmt: skip
+    done = run([*limited, command("sysrift"), "verify", recording.trace])
     assert done.returncode == 0, done
 
 
