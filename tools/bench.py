@@ -67,12 +67,15 @@ class Bench:
     def seconds(self, *argv: str | Path, check: bool = True) -> float:
         """Run a command on the CPU; its wall clock time."""
         words = ["taskset", "-c", str(self.cpu), *map(str, argv)]
-        with open(self.folder / "stderr", "w+") as errors:
+        with (
+            open(self.folder / "stdout", "w") as output,
+            open(self.folder / "stderr", "w+") as errors,
+        ):
             start = time.perf_counter()
             done = subprocess.run(
                 words,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=output,
                 stderr=errors,
                 timeout=170,
                 check=False,
@@ -98,9 +101,14 @@ class Bench:
             words += ["-ex", command]
         path = self.folder / trace
         # The exit status of GDB in batch mode is that of whatever came last.
-        return self.seconds(
+        taken = self.seconds(
             BIN / "sysrift-replay", "--gdb", self.gdb, path, "--", *words, check=False
         )
+        printed = (self.folder / "stdout").read_text(errors="replace")
+        expected = "SysRift: end of the recording" if commands else " events in "
+        if expected not in printed:
+            raise SystemExit(f"bench: a replay in GDB did not work:\n{printed}")
+        return taken
 
     def in_turns(self, **samples: Sample) -> dict[str, list[float]]:
         """Take each sample once a round; the first round warms the caches and is not counted."""

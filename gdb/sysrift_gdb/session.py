@@ -333,7 +333,8 @@ class Replay:
             echo, self.engine.echo = self.engine.echo, None
             image = self.engine.image
             try:
-                interrupted = self._advance_to(target)
+                with self.tracee.watchpoints_off():
+                    interrupted = self._advance_to(target)
             finally:
                 self.engine.echo = echo
                 if self.engine.image is not image:

@@ -59,6 +59,7 @@ RESTARTS = range(-516, -511)
 """Results of a call that a signal interrupted (-ERESTARTSYS .. -ERESTART_RESTARTBLOCK)."""
 
 _NR_RESTART_SYSCALL = 219
+_IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
 
 class RecordingStops(Exception):
@@ -276,7 +277,7 @@ class Recorder:
         else:
             self.interrupted = None
         number = self._log(call, result)
-        if call.flags & EventFlag.IMAGE:
+        if call.flags & _IMAGE:
             self._new_program(number)
 
     def _log(self, call: Call, result: int) -> int:
@@ -299,7 +300,7 @@ class Recorder:
         if not self._timer_armed:
             self._arm(_IDLE_FLUSH)
         every = self.options.checksum_every
-        if every and number % every == 0 and not call.flags & EventFlag.IMAGE:
+        if every and number % every == 0 and not call.flags & _IMAGE:
             self.writer.add_checksum(image.checksum(self.tracee))
         return number
 
@@ -378,7 +379,7 @@ class Recorder:
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
         elif event == pt.PTRACE_EVENT_EXEC and self.call is not None:
-            self.call.flags |= EventFlag.IMAGE
+            self.call.flags |= _IMAGE
         self._resume()
         return self._wait()
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sysrift.syscalls import BadAddress
@@ -19,6 +21,7 @@ _SYSCALL_INFO = struct.Struct("<BxxxIQQQ6Q")  # op, arch, ip, sp, nr, args
 _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
 _STRAY_STOPS = 64
+_DEBUG_CONTROL = 848 + 7 * 8  # offsetof(struct user, u_debugreg[7])
 
 
 class TraceeGone(Exception):
@@ -148,6 +151,18 @@ class Tracee:
         buffer = ctypes.create_string_buffer(area, len(area))
         vector = _IoVec(ctypes.addressof(buffer), len(area))
         pt.ptrace(pt.PTRACE_SETREGSET, self.pid, pt.NT_X86_XSTATE, ctypes.byref(vector))
+
+    @contextlib.contextmanager
+    def watchpoints_off(self) -> Iterator[None]:
+        """Without the debug registers that a debugger may have set (<sys/user.h>, u_debugreg)."""
+        before = pt.peek_user(self.pid, _DEBUG_CONTROL)
+        if before:
+            pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
+        try:
+            yield
+        finally:
+            if before:
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, before)
 
     # -- system call stops ----------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ import errno
 import os
 
 PTRACE_TRACEME = 0
+PTRACE_PEEKUSER = 3
+PTRACE_POKEUSER = 6
 PTRACE_CONT = 7
 PTRACE_KILL = 8
 PTRACE_SINGLESTEP = 9
@@ -72,6 +74,16 @@ def ptrace(request: int, pid: int, address: int | None = None, data: object = No
         if number:
             raise OSError(number, os.strerror(number))
     return result
+
+
+def peek_user(pid: int, offset: int) -> int:
+    """The word at `offset` of a tracee's `struct user` (PTRACE_PEEKUSER)."""
+    ctypes.set_errno(0)
+    word: int = _ptrace(PTRACE_PEEKUSER, pid, offset, None)
+    number = ctypes.get_errno()
+    if word == -1 and number:
+        raise OSError(number, os.strerror(number))
+    return word & 0xFFFFFFFFFFFFFFFF
 
 
 def is_gone(error: OSError) -> bool:

@@ -44,6 +44,12 @@ def test_start_restarts_the_replay_and_stops_in_main(replayed: Replay) -> None:
     assert run.count(r"^Temporary breakpoint \d+, main ") == 1
 
 
+def test_starti_restarts_the_replay(replayed: Replay) -> None:
+    run = replayed("watch_me", "print/x $pc", "continue", "starti", "print/x $pc", "sysrift-when")
+    assert run.values[0] == run.values[1], run.text
+    assert "before event 1 of" in run.text, run.text
+
+
 def test_nothing_is_executed_again(tmp_path: Path, recorded: Replay, in_gdb: Replay) -> None:
     touched = tmp_path / "touched"
     recording = recorded(Path("/usr/bin/touch"), str(touched))

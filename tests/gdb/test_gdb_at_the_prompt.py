@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A user at GDB's prompt: questions, Ctrl-C, and leaving in the middle of a replay."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import harness
+import pexpect
+import pytest
+
+Replay = Callable[..., Any]
+
+GDB = os.environ.get("SYSRIFT_TEST_GDB", "gdb")
+PROMPT = "(gdb) "
+
+
+class Prompt:
+    """A GDB on a terminal of its own, a replay begun in it."""
+
+    def __init__(self, recording: harness.Recording) -> None:
+        self.gdb = pexpect.spawn(
+            harness.command("sysrift-replay"),
+            ["--gdb", GDB, str(recording.trace), "--", "-nx", "-ex", "set width 0"],
+            env={**os.environ, "TERM": "dumb"},
+            encoding="utf-8",
+            codec_errors="replace",
+            dimensions=(1000, 200),  # no paging
+            timeout=60,
+        )
+        self.introduction = self.wait()
+
+    def wait(self) -> str:
+        """What was printed until the next prompt."""
+        self.gdb.expect_exact(PROMPT)
+        return str(self.gdb.before).replace("\r", "")
+
+    def do(self, command: str) -> str:
+        """Type a command; what it printed."""
+        self.gdb.sendline(command)
+        return self.wait()
+
+    def ask(self, command: str) -> str:
+        """Type a command that asks back, and answer y; what it printed after that."""
+        self.gdb.sendline(command)
+        self.gdb.expect_exact("(y or n) ")
+        return self.do("y")
+
+
+@pytest.fixture
+def at_the_prompt() -> Iterator[Callable[..., Prompt]]:
+    """A function that begins a replay in a GDB on a terminal; the GDBs end with the test."""
+    begun: list[Prompt] = []
+
+    def begin(recording: harness.Recording) -> Prompt:
+        begun.append(Prompt(recording))
+        return begun[-1]
+
+    yield begin
+    for prompt in begun:
+        prompt.gdb.close(force=True)
+
+
+def test_ctrl_c_while_running_ahead(recorded: Replay, at_the_prompt: Replay) -> None:
+    prompt = at_the_prompt(recorded("many_calls", "60000"))
+    prompt.gdb.sendline("continue")
+    prompt.gdb.expect_exact("Continuing.")
+    with pytest.raises(pexpect.TIMEOUT):
+        prompt.gdb.expect_exact(PROMPT, timeout=1.5)
+    prompt.gdb.sendintr()
+    assert "SIGINT" in prompt.wait()
+    at = re.search(r"before event (\d+) of (\d+)", prompt.do("sysrift-when"))
+    assert at is not None and 1 < int(at[1]) < int(at[2])
+    assert "main (argc=2, " in prompt.do("backtrace")
+    assert "end of the recording: exited with status 0" in prompt.do("continue")
+
+
+def test_ctrl_c_while_going_somewhere(recorded: Replay, at_the_prompt: Replay) -> None:
+    prompt = at_the_prompt(recorded("many_calls", "60000"))
+    prompt.gdb.sendline("sysrift-goto end")
+    with pytest.raises(pexpect.TIMEOUT):
+        prompt.gdb.expect_exact(PROMPT, timeout=1)
+    prompt.gdb.sendintr()
+    assert "interrupted at event" in prompt.wait()
+    assert "main (argc=2, " in prompt.do("backtrace")
+    assert "before event 100 of" in prompt.do("sysrift-goto 100") + prompt.do("sysrift-when")
+
+
+def test_ctrl_c_in_a_computation(recorded: Replay, at_the_prompt: Replay) -> None:
+    # The recorded alarm is far away while the loop is single-stepped by a software watchpoint.
+    prompt = at_the_prompt(recorded("watch_me"))
+    prompt.do("break in_computation")
+    prompt.do("continue")
+    prompt.do("set can-use-hw-watchpoints 0")
+    prompt.do("watch watched if watched == 12345")
+    prompt.gdb.sendline("continue")
+    prompt.gdb.expect_exact("Continuing.")
+    with pytest.raises(pexpect.TIMEOUT):
+        prompt.gdb.expect_exact(PROMPT, timeout=0.3)
+    prompt.gdb.sendintr()
+    prompt.wait()
+    prompt.ask("delete")
+    assert "end of the recording: exited with status 0" in prompt.do("continue")
+
+
+def test_kill_and_again(recorded: Replay, at_the_prompt: Replay) -> None:
+    recording = recorded("watch_me")
+    prompt = at_the_prompt(recording)
+    prompt.do("break by_the_kernel")
+    prompt.do("continue")
+    assert "killed" in prompt.ask("kill")
+    assert "no replay is going on" in prompt.do("sysrift-when")
+    table = prompt.do("info breakpoints")
+    assert "by_the_kernel" in table and "_sysrift" not in table, table
+    assert "to start subprocesses is on" in prompt.do("show startup-with-shell")
+    prompt.do(f"sysrift-replay {recording.trace}")
+    assert re.search(r"Breakpoint \d+, by_the_kernel ", prompt.do("continue"))
+
+
+def test_delete_everything(recorded: Replay, at_the_prompt: Replay) -> None:
+    prompt = at_the_prompt(recorded("watch_me"))
+    prompt.do("break main")
+    prompt.ask("delete")
+    assert "end of the recording: exited with status 0" in prompt.do("continue")
+
+
+def test_quit_in_the_middle(recorded: Replay, at_the_prompt: Replay) -> None:
+    prompt = at_the_prompt(recorded("watch_me"))
+    prompt.do("break main")
+    prompt.do("continue")
+    prompt.gdb.sendline("quit")
+    prompt.gdb.expect_exact("(y or n) ")
+    prompt.gdb.sendline("y")
+    prompt.gdb.expect(pexpect.EOF)  # that nothing is left is looked at after every test
+
+
+def test_repeating_with_enter(recorded: Replay, at_the_prompt: Replay) -> None:
+    prompt = at_the_prompt(recorded("deep"))
+    prompt.do("break main")
+    prompt.do("continue")
+    first, second = prompt.do("next"), prompt.do("")
+    assert first and second and first != second
