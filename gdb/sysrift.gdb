@@ -60,7 +60,12 @@ def _sysrift_load():
     sysrift_gdb.install()
 
 
-_sysrift_load()
+try:
+    _sysrift_load()
+except (gdb.GdbError, ImportError) as _sysrift_error:
+    # Python's own way to say it would be a traceback.
+    gdb.write(str(_sysrift_error) + "\n", gdb.STDERR)
+    del _sysrift_error
 del _sysrift_load
 end
 

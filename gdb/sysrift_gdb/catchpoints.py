@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import NamedTuple
 
@@ -56,6 +57,23 @@ class Catchpoints:
     def _own(self) -> tuple[int | None, ...]:
         return self._syscall, self._guard, self._faults
 
+    def enabled_by_user(self) -> frozenset[int]:
+        """The numbers of the user's enabled breakpoints."""
+        return frozenset(
+            int(row.group(1))
+            for row in self._rows()
+            if row.group(4) == "y" and int(row.group(1)) not in self._own()
+        )
+
+    def enable_again(self, numbers: frozenset[int]) -> None:
+        """Enable those of these breakpoints that GDB disabled meanwhile.
+
+        It does that to a breakpoint whose function the current program (the stub) does not have.
+        """
+        for number in sorted(numbers - self.enabled_by_user()):
+            with contextlib.suppress(gdb.error):
+                gdb.execute(f"enable {number}", to_string=True)
+
     def let_next_fault_through(self) -> None:
         """The fault at hand is the program's end: GDB should report it when it comes again.
 
@@ -94,7 +112,7 @@ class Catchpoints:
                 hardware = True
             elif kind.startswith("catchpoint") and "syscall" in rest:
                 names = re.findall(r'"([^"]*)"', rest)
-                if not names:
+                if not names or "<any syscall>" in names:
                     all_syscalls = True
                 for name in re.split(r"[,\s]+", " ".join(names)):
                     if name.isdigit():

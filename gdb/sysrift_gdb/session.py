@@ -58,6 +58,8 @@ class Replay:
         self._ended_by = 0
         self.diverged = False
         self.said_end = False
+        self.catchpoints = Catchpoints()
+        enabled = self.catchpoints.enabled_by_user()
         try:
             self._start_stub()
         except BaseException:
@@ -70,8 +72,8 @@ class Replay:
             self.engine.load(0)
             self._show_program()
             self.signals = SignalTable()
-            self.catchpoints = Catchpoints()
             self.catchpoints.ensure()
+            self.catchpoints.enable_again(enabled)
         except BaseException:
             self.trace.close()
             console.quietly("kill")
@@ -169,12 +171,12 @@ class Replay:
             return self._at_end()
         if self.engine.image is not image:
             return self._became_another_program()
-        fatal = self.engine.fatal_signal_due
-        if fatal:
-            self._raise_fatal(fatal)
-        elif not user.hardware:
+        if self.engine.fatal_signal_due:
+            self._hand_back(self._fatal(self.engine.fatal_signal_due))
+        elif user.hardware:
+            self._hand_back()
+        else:
             return self._run_ahead(user)
-        self._hand_back()
         return False
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
@@ -183,12 +185,12 @@ class Replay:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
             self._back_onto_breakpoint()
-        elif halt.reason is Reason.SIGNAL and halt.signal:
-            # Not the recording's (Ctrl-C): GDB must get it itself.
-            pt.tgkill(self.pid, halt.signal)
+        sig = 0
+        if halt.reason is Reason.SIGNAL:
+            sig = halt.signal  # not the recording's (Ctrl-C): GDB must get it itself
         elif halt.reason is Reason.END and self.engine.sent_fatal_signal:
-            self._raise_fatal(self.engine.sent_fatal_signal)
-        self._hand_back()
+            sig = self._fatal(self.engine.sent_fatal_signal)
+        self._hand_back(sig)
         return False
 
     def _back_onto_breakpoint(self) -> None:
@@ -201,14 +203,14 @@ class Replay:
         except BadAddress:
             pass
 
-    def _raise_fatal(self, sig: int) -> None:
-        """Let GDB see the signal that ended the program: it arrives as soon as GDB resumes."""
+    def _fatal(self, sig: int) -> int:
+        """The program ended by this signal: GDB shall report it, now and whenever it resumes."""
         self.signals.report(signal.Signals(sig).name, True)
         self._ended_by = sig
-        pt.tgkill(self.pid, sig)
+        return sig
 
-    def _hand_back(self) -> None:
-        """Leave the tracee as GDB expects it to be when it resumes it.
+    def _hand_back(self, sig: int = 0) -> None:
+        """Leave the tracee as GDB expects it to be when it resumes it; `sig` arrives then.
 
         GDB counts syscall-stops: after an entry it takes the next one for the exit. So where it
         saw an entry, it gets an exit: of a call made at the stub's `syscall` instruction.
@@ -229,6 +231,8 @@ class Replay:
         elif not self._entered and self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
             # And where it saw none, the call is left, by a system call of the stub's.
             self.tracee.remote_syscall(_NR_GETPID)
+        if sig:
+            pt.tgkill(self.pid, sig)
         console.forget_caches()
 
     def _finish_kept(self) -> bool:
@@ -242,7 +246,7 @@ class Replay:
         if self.engine.image is not image:
             return self._became_another_program()
         if self.engine.fatal_signal_due:
-            self._raise_fatal(self.engine.fatal_signal_due)
+            pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
         console.forget_caches()
         return False
 
@@ -264,7 +268,7 @@ class Replay:
             if self.engine.image is not image:
                 return self._became_another_program()
             if self.engine.fatal_signal_due:
-                self._raise_fatal(self.engine.fatal_signal_due)
+                pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
             console.forget_caches()
             return False
         if not self.engine.fault(sig):
