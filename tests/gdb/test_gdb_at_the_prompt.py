@@ -65,11 +65,11 @@ def at_the_prompt() -> Iterator[Callable[..., Prompt]]:
 
 
 def test_ctrl_c_while_running_ahead(recorded: Replay, at_the_prompt: Replay) -> None:
-    prompt = at_the_prompt(recorded("many_calls", "60000"))
+    prompt = at_the_prompt(recorded("many_calls", "40000"))
     prompt.gdb.sendline("continue")
     prompt.gdb.expect_exact("Continuing.")
     with pytest.raises(pexpect.TIMEOUT):
-        prompt.gdb.expect_exact(PROMPT, timeout=1.5)
+        prompt.gdb.expect_exact(PROMPT, timeout=0.7)
     prompt.gdb.sendintr()
     assert "SIGINT" in prompt.wait()
     at = re.search(r"before event (\d+) of (\d+)", prompt.do("sysrift-when"))
@@ -79,10 +79,10 @@ def test_ctrl_c_while_running_ahead(recorded: Replay, at_the_prompt: Replay) -> 
 
 
 def test_ctrl_c_while_going_somewhere(recorded: Replay, at_the_prompt: Replay) -> None:
-    prompt = at_the_prompt(recorded("many_calls", "60000"))
+    prompt = at_the_prompt(recorded("many_calls", "40000"))
     prompt.gdb.sendline("sysrift-goto end")
     with pytest.raises(pexpect.TIMEOUT):
-        prompt.gdb.expect_exact(PROMPT, timeout=1)
+        prompt.gdb.expect_exact(PROMPT, timeout=0.7)
     prompt.gdb.sendintr()
     assert "interrupted at event" in prompt.wait()
     assert "main (argc=2, " in prompt.do("backtrace")
