@@ -56,20 +56,22 @@ def setting(name: str, value: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep GDB from announcing stops, which it prints whatever becomes of a command's output."""
-    if gdb.parameter("logging enabled"):
-        yield  # the user keeps a log already
-        return
-    file, redirect = gdb.parameter("logging file"), gdb.parameter("logging redirect")
-    gdb.execute(f"set logging file {os.devnull}", to_string=True)
-    gdb.execute("set logging redirect on", to_string=True)
-    gdb.execute("set logging enabled on", to_string=True)
+    """Keep GDB from announcing a stop, which it does whatever becomes of a command's output.
+
+    It writes that to its first output stream, which neither `to_string` nor `set logging`
+    redirects; so the descriptor itself leads nowhere for a while.
+    """
+    gdb.flush(gdb.STDOUT)
+    saved = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     try:
         yield
     finally:
-        gdb.execute("set logging enabled off", to_string=True)
-        gdb.execute(f"set logging redirect {_text(redirect)}", to_string=True)
-        gdb.execute(f"set logging file {_text(file)}", to_string=True)
+        gdb.flush(gdb.STDOUT)
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def forget_caches() -> None:

@@ -469,7 +469,7 @@ class Engine:
                 continue
             sig = os.WSTOPSIG(status)
             if sig in SYNCHRONOUS and (self.is_expected_fault(sig) or self._cut_off):
-                if stop_at is not None and self.next >= stop_at:
+                if (stop_at is not None and self.next >= stop_at) or self.next >= last:
                     return Halt(Reason.REACHED)
                 if not self.fault(sig):
                     return Halt(Reason.END, sig)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def _judge(trace: Trace, engine: Engine, halt: Halt) -> Verified:
     if end is None:
         ending = "up to where the recording was cut off"
     elif end.how == "killed":
-        ending = f"killed by signal {end.signal}"
+        ending = f"killed by {signal.Signals(end.signal).name}"
         if halt.signal and halt.signal != end.signal:
             raise Divergence(
                 engine.next, f"the end by signal {end.signal}", f"signal {halt.signal}",

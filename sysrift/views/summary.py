@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from sysrift.syscalls import NAMES
 from sysrift.trace.model import End, Event, EventFlag, EventKind
 from sysrift.trace.reader import Trace
 from sysrift.trace.schema import BlockType
@@ -128,10 +129,15 @@ def last_failures(trace: Trace, count: int, searched: int = _SEARCHED) -> tuple[
     lowest = max(1, upper - searched + 1)
     while upper >= lowest and len(found) < count:
         lower = max(lowest, upper - _STEP + 1)
-        failures = [event for event in trace.events(lower, upper) if is_failure(event)]
+        failures = [event for event in trace.events(lower, upper) if _is_telling(event)]
         found = failures[max(0, len(failures) - (count - len(found))) :] + found
         upper = lower - 1
     return tuple(found)
+
+
+def _is_telling(event: Event) -> bool:
+    """Whether a failure says something of the program: that of rseq is the recorder's doing."""
+    return is_failure(event) and event.nr != NAMES["rseq"]
 
 
 def count_events(trace: Trace, progress: Callable[[int], None] | None = None) -> Counts:
