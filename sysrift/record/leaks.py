@@ -8,12 +8,9 @@ switched off at the launch.)
 
 from __future__ import annotations
 
-import io
 import struct
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
+from sysrift.record.vdso import vdso_functions
 from sysrift.syscalls import NAMES
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
 
@@ -97,19 +94,3 @@ def patch_vdso(tracee: Tracee) -> list[tuple[int, bytes]]:
         patches.append((address, image[offset : offset + len(code)]))
         tracee.write(address, code)
     return patches
-
-
-def vdso_functions(image: bytes) -> dict[str, int]:
-    """The functions of a vDSO image, without their `__vdso_` prefix, and their offsets."""
-    functions: dict[str, int] = {}
-    elf = ELFFile(io.BytesIO(image))
-    base = next(
-        (s["p_vaddr"] - s["p_offset"] for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"), 0
-    )
-    section = elf.get_section_by_name(".dynsym")
-    if not isinstance(section, SymbolTableSection):
-        return functions
-    for symbol in section.iter_symbols():
-        if symbol["st_info"]["type"] in ("STT_FUNC", "STT_NOTYPE") and symbol["st_value"]:
-            functions[symbol.name.replace("__vdso_", "")] = symbol["st_value"] - base
-    return functions
