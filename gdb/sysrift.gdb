@@ -80,3 +80,11 @@ end
 define hookpost-disable
 python sysrift_gdb.hooks.after_breakpoints_changed()
 end
+
+define hook-starti
+python sysrift_gdb.hooks.before_starti()
+end
+
+define hookpost-starti
+python sysrift_gdb.hooks.after_starti()
+end

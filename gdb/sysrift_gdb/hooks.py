@@ -17,3 +17,19 @@ def after_breakpoints_changed() -> None:
 
     if session.current is not None:
         session.current.catchpoints.ensure()
+
+
+def before_starti() -> None:
+    """`starti` would execute the real program: let it start another stub."""
+    from sysrift_gdb import session
+
+    session.prepare_starti()
+
+
+def after_starti() -> None:
+    """And begin the replay again in its place."""
+    from sysrift_gdb import session
+    from sysrift_gdb.commands import show_position
+
+    if session.replay_after_starti():
+        show_position()

@@ -82,6 +82,7 @@ class Replay:
     # -- beginning and end ----------------------------------------------------------------------
 
     def _start_stub(self) -> None:
+        global _starting
         for name, value in self._user_settings.items():
             gdb.execute(f"set {name} {value}", to_string=True)
         path = stub_path()
@@ -89,6 +90,7 @@ class Replay:
         gdb.execute("set args", to_string=True)
         with interrupts_held():
             try:
+                _starting = True
                 with console.silence():
                     console.quietly("starti")
             except gdb.error as error:
@@ -96,6 +98,8 @@ class Replay:
                     f"GDB could not trace the replay stub {path} ({str(error).strip('.')}): "
                     "if ptrace is not permitted here, sysrift doctor says why"
                 ) from None
+            finally:
+                _starting = False
         self.pid: int = gdb.selected_inferior().pid
         self.tracee = Tracee(self.pid)
         self._affinity = pin(self.pid, self.trace)
@@ -418,6 +422,9 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+_starting = False  # a stub is being started, by `starti`
+_replay_next: Path | None = None  # what to replay when the user's `starti` is done
+
 current: Replay | None = None
 """The replay of this GDB, if one goes on."""
 
@@ -447,6 +454,28 @@ def begin(path: Path) -> Replay:
         raise ReplayError("this GDB is debugging a live program: kill it first, or use another GDB")
     current = Replay(path)
     return current
+
+
+def prepare_starti() -> None:
+    """Before the user's `starti`: end the replay, and make the stub what will be started."""
+    global _replay_next
+    drop_if_dead()
+    if current is not None and not _starting:
+        _replay_next = current.trace.path
+        current.close(killed=False)
+        console.quietly(f"exec-file {_quoted(str(stub_path()))}")
+
+
+def replay_after_starti() -> bool:
+    """After the user's `starti`: begin the replay that it ended again, if there was one."""
+    global _replay_next
+    if _replay_next is None or _starting:
+        return False
+    path, _replay_next = _replay_next, None
+    console.quietly("kill")
+    begin(path)
+    console.say(f"back at the start of {path}")
+    return True
 
 
 def end_instead_of_detaching() -> None:
