@@ -9,6 +9,7 @@ millisecond, one of the engine a few microseconds.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -20,7 +21,7 @@ from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.stub import pin, prepare
-from sysrift.trace.model import Event, EventFlag, EventKind
+from sysrift.trace.model import Event, EventFlag, EventKind, Image
 from sysrift.trace.reader import Trace
 from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
@@ -58,6 +59,7 @@ class Replay:
         self._ended_by = 0
         self.diverged = False
         self.said_end = False
+        self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
         try:
@@ -156,6 +158,9 @@ class Replay:
         registers = self.tracee.registers()
         if signed(registers.orig_rax) == -1:
             return False
+        if self.user_call:
+            self._refuse(registers)
+            return False
         user = self.catchpoints.user_breakpoints()
         event = self._next_event()
         if event is not None and _wants(user, event) and event.nr == signed(registers.orig_rax):
@@ -239,13 +244,28 @@ class Replay:
             pt.tgkill(self.pid, sig)
         console.forget_caches()
 
+    def _refuse(self, registers: Registers) -> None:
+        """A function that the user calls from GDB makes a system call: there is no kernel here."""
+        registers.rax = -errno.ENOSYS & NO_SYSCALL
+        registers.orig_rax = NO_SYSCALL
+        self.tracee.set_registers(registers)
+        console.forget_caches()
+        console.say("a function called from GDB makes a system call: it gets ENOSYS in a replay")
+
     def _finish_kept(self) -> bool:
         """At the exit of a call that the user catches: now put its result in place."""
         kept, self._kept = self._kept, None
         if kept is None:
             return False
         image = self.engine.image
-        if not self.engine.system_call(kept):
+        return self._after_call(self.engine.system_call(kept), image)
+
+    def _after_call(self, goes_on: bool, image: Image) -> bool:
+        """GDB drives on after a call was played; returns whether the user should see the stop.
+
+        `image` is the engine's from before the call.
+        """
+        if not goes_on:
             return self._at_end()
         if self.engine.image is not image:
             return self._became_another_program()
@@ -262,19 +282,15 @@ class Replay:
         if sig == signal.SIGSYS:
             registers = self.tracee.registers()
             registers.orig_rax = registers.rax
+            if self.user_call:
+                self._refuse(registers)
+                return False
             image = self.engine.image
             goes_on = self.engine.system_call(registers)
             # GDB was single-stepping, and takes the signal for the end of the step; the SIGTRAP of
             # the step itself is still to come: take it, or the next step would end at once.
             self.tracee.remote_syscall(_NR_GETPID)
-            if not goes_on:
-                return self._at_end()
-            if self.engine.image is not image:
-                return self._became_another_program()
-            if self.engine.fatal_signal_due:
-                pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
-            console.forget_caches()
-            return False
+            return self._after_call(goes_on, image)
         if not self.engine.fault(sig):
             if self.engine.next > self.trace.event_count:
                 return self._at_end()

@@ -74,6 +74,11 @@ def _on_exited(_event: object) -> None:
         session.drop_if_dead()
 
 
+def _on_inferior_call(event: object) -> None:
+    if session.current is not None:
+        session.current.user_call = isinstance(event, gdb.InferiorCallPreEvent)
+
+
 def _before_prompt(_none: object = None) -> None:
     with _plainly():
         session.drop_if_dead()
@@ -87,4 +92,5 @@ def register() -> None:
     SignalFunction()
     gdb.events.stop.connect(_on_stop)
     gdb.events.exited.connect(_on_exited)
+    gdb.events.inferior_call.connect(_on_inferior_call)
     gdb.events.before_prompt.connect(_before_prompt)

@@ -35,9 +35,12 @@ def likely_cause(trace: Trace, event: int) -> str:
             f"this machine's processor is another one ({machine.cpu_model()}) than the "
             f"recording's ({recorded_cpu})"
         )
+    in_code: list[Event] = []
     guessed: list[Event] = []
     incomplete: list[Event] = []
     for earlier in trace.events(max(1, event - _LOOK_BACK), event - 1):
+        if earlier.kind == EventKind.SIGNAL and earlier.flags & EventFlag.IN_CODE:
+            in_code.append(earlier)
         if earlier.kind == EventKind.SYSCALL:
             if earlier.flags & EventFlag.GUESSED:
                 guessed.append(earlier)
@@ -45,6 +48,11 @@ def likely_cause(trace: Trace, event: int) -> str:
                 incomplete.append(earlier)
     if incomplete:
         return f"what the kernel wrote at event {incomplete[-1].number} could not be read back"
+    if in_code:
+        return (
+            f"the signal of event {in_code[-1].number} came in the middle of a computation, at a "
+            "place that looks the same at several moments"
+        )
     if guessed:
         return f"what the kernel wrote at event {guessed[-1].number} had to be guessed"
     if any("shared with others" in note for note in trace.notes):

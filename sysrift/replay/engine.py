@@ -14,10 +14,12 @@ from __future__ import annotations
 import enum
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sysrift import image as images
+from sysrift.errors import ReplayError
 from sysrift.replay.divergence import Divergence, likely_cause
 from sysrift.replay.files import FileSource
 from sysrift.replay.memory_calls import MemoryCalls
@@ -35,6 +37,9 @@ SYSCALL_STOP = (signal.SIGTRAP | 0x80) << 8 | 0x7F
 SYNCHRONOUS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 )
+IN_CODE_PATIENCE = 60
+"""Seconds to look for the place of a signal that came in the middle of a computation."""
+
 RESTARTS = range(-516, -511)
 _ERESTART_RESTARTBLOCK = -516
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
@@ -493,7 +498,14 @@ class Engine:
         )
         tracee = self.tracee
         original = tracee.read(event.site, 1)
+        until = time.monotonic() + IN_CODE_PATIENCE
         while not _same_point(tracee.registers(), wanted):
+            if time.monotonic() > until:
+                raise ReplayError(
+                    f"the place in the program's code where signal {event.nr} (event "
+                    f"{event.number}) came was not found within {IN_CODE_PATIENCE} s: it is passed "
+                    "too often before"
+                )
             if tracee.registers().rip == event.site:
                 tracee.resume(pt.PTRACE_SINGLESTEP)
                 if tracee.wait() >> 8 != signal.SIGTRAP:

@@ -73,6 +73,7 @@ class Run(gdb.Command):
         if session.current is not None:
             _restart(session.current)
         else:
+            console.say("no replay is going on: this runs the program itself, live")
             if argument:
                 gdb.execute(f"set args {argument}")
             gdb.execute("starti", from_tty, to_string=True)
