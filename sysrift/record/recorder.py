@@ -570,10 +570,17 @@ class Recorder:
             self._warn(f"the trace is cut short: {error.strerror}")
             try:
                 short = {**full.to_json(), "how": "stopped", "message": _why(error)}
-                self.writer.drop_pending()
+                self._save_pending()
                 self.writer.close_short(End(**{**short, "events": self.writer.events}))
             except OSError:
                 pass
+
+    def _save_pending(self) -> None:
+        """Large memory did not fit; the events gathered since the last block may."""
+        try:
+            self.writer.flush()
+        except OSError:
+            self.writer.drop_pending()
 
     def _stop_recording(self, reason: Exception) -> int:
         """Let the program run on unrecorded, close the trace, and wait for the program's end."""

@@ -252,8 +252,8 @@ class TraceWriter:
         self._records, self._segments, self._payload = [], [], []
         self._payload_size = 0
         self._sites = {}
-        self._block_first = first + count
         self.add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
+        self._block_first = first + count
         self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(packed[2][1])
 
     def drop_pending(self) -> None:
