@@ -375,7 +375,7 @@ def test_disk_full_with_many_events(fixture_program: Fixture, trace_dir: Path) -
         [fixture_program("many_calls"), "20000"],
         trace=trace,
         options=[],
-        preexec_fn=with_file_size_limit(beginning + 15_000),
+        preexec_fn=with_file_size_limit(beginning + 30_000),
     )
     assert recording.returncode == 0, recording
     assert recording.stdout.startswith("20000 calls")
@@ -385,15 +385,12 @@ def test_disk_full_with_many_events(fixture_program: Fixture, trace_dir: Path) -
 
 
 def test_disk_full_on_a_full_file_system(fixture_program: Fixture, tmp_path: Path) -> None:
-    # The same with a real ENOSPC; only root can mount one, the tests above hold everywhere.
-    if os.geteuid() != 0:
-        assert os.path.exists("/dev/full")
-        return
+    # The same with a real ENOSPC; the tests above hold where nothing can be mounted, too.
     small = tmp_path / "small"
     small.mkdir()
-    done = run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small])
-    if done.returncode != 0:  # a container that has root's name but not its powers
-        return
+    mounted = run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small])
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     try:
         recording = record(
             [fixture_program("big_read"), "/dev/urandom", "16"],
