@@ -158,8 +158,7 @@ def _guarded(failure: int, action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout again at its end and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return BROKEN_PIPE
     except SysRiftError as error:
         if debug:
@@ -169,6 +168,8 @@ def _guarded(failure: int, action: Callable[[], int]) -> int:
     except OSError as error:
         if debug:
             raise
+        if not _stdout_takes_more():
+            _give_up_stdout()
         where = f"{error.filename}: " if error.filename else ""
         _complain(f"{where}{error.strerror or error}")
         return failure
@@ -180,6 +181,21 @@ def _guarded(failure: int, action: Callable[[], int]) -> int:
             "please report it)"
         )
         return failure
+
+
+def _stdout_takes_more() -> bool:
+    """Whether what is left in stdout's buffer can be written (a disk may be full)."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _give_up_stdout() -> None:
+    """Python flushes stdout again at its end, and would complain and change the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> None:
