@@ -17,8 +17,7 @@ from ptrace.binding import func as binding
 
 from sysrift.errors import CannotExecute, RecordError
 from sysrift.tracee import ptrace as pt
-
-ADDR_NO_RANDOMIZE = 0x0040000
+from sysrift.tracee.kernel import ADDR_NO_RANDOMIZE
 
 OPTIONS: int = (
     binding.PTRACE_O_TRACESYSGOOD

@@ -13,10 +13,9 @@ import struct
 from sysrift.record.vdso import vdso_functions
 from sysrift.syscalls import NAMES
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
+from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE, PR_TSC_SIGSEGV
 
 _NR_PRCTL = NAMES["prctl"]
-PR_SET_TSC = 26
-PR_TSC_ENABLE, PR_TSC_SIGSEGV = 1, 2
 
 _SYSCALL_RET = b"\x0f\x05\xc3"
 _MOV_EAX = b"\xb8"

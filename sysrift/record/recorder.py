@@ -44,9 +44,9 @@ from sysrift.trace.writer import OutSegment, TraceWriter
 from sysrift.tracee import Mapping, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import Shown, input_checksum
+from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
 from sysrift.tracee.registers import NO_SYSCALL, Registers
 
-_SYSCALL_STOP = (signal.SIGTRAP | 0x80) << 8 | 0x7F
 _TRAP_STOP = signal.SIGTRAP << 8 | 0x7F
 
 _IDLE_FLUSH = 0.5
@@ -54,9 +54,6 @@ _IDLE_FLUSH = 0.5
 
 _PATIENCE = 0.02
 """Seconds that a signal waits for a system call before it is delivered where the program is."""
-
-RESTARTS = range(-516, -511)
-"""Results of a call that a signal interrupted (-ERESTARTSYS .. -ERESTART_RESTARTBLOCK)."""
 
 _NR_RESTART_SYSCALL = 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
@@ -167,7 +164,7 @@ class Recorder:
     def _begin(self) -> None:
         """From the exec event to the execve's syscall-exit-stop; then the first image."""
         self._resume()
-        while self._wait() != _SYSCALL_STOP:
+        while self._wait() != SYSCALL_STOP:
             self._resume()
         self._new_program(0)
 
@@ -191,7 +188,7 @@ class Recorder:
                 self._watch_held()
             self._resume()
             status = self._wait()
-            while status != _SYSCALL_STOP:
+            while status != SYSCALL_STOP:
                 status = self._other_stop(status)
             if self._failure is not None:
                 raise self._failure
@@ -625,4 +622,4 @@ def _why(reason: Exception) -> str:
     return str(reason)
 
 
-__all__ = ["RESTARTS", "Options", "Recorder", "RecordingStops"]
+__all__ = ["Options", "Recorder", "RecordingStops"]

@@ -13,12 +13,8 @@ import struct
 from typing import NamedTuple
 
 from sysrift.tracee import BadAddress, Registers, Tracee
+from sysrift.tracee.kernel import SYNCHRONOUS
 from sysrift.tracee.ptrace import tgkill
-
-# Signals that the processor raises at an instruction; asynchronous all the same when sent by kill.
-SYNCHRONOUS = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
-)
 
 _DEFAULT_IGNORED = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
 _DEFAULT_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from sysrift.record import guess
 from sysrift.record.call import Call
-from sysrift.record.leaks import PR_SET_TSC, PR_TSC_ENABLE
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.model import ABSOLUTE, AFTER, SegmentKind
 from sysrift.trace.writer import CHUNK
 from sysrift.tracee import Tracee, TraceeGone, read_maps
 from sysrift.tracee import ptrace as pt
+from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE
 
 if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder

@@ -30,17 +30,13 @@ from sysrift.trace.reader import Trace
 from sysrift.tracee import BadAddress, Registers, RemoteSyscallError, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import input_checksum
+from sysrift.tracee.kernel import RESTARTS, SYNCHRONOUS, SYSCALL_STOP
 from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
 
-SYSCALL_STOP = (signal.SIGTRAP | 0x80) << 8 | 0x7F
-SYNCHRONOUS = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
-)
 IN_CODE_PATIENCE = 60
 """Seconds to look for the place of a signal that came in the middle of a computation."""
 
-RESTARTS = range(-516, -511)
 _ERESTART_RESTARTBLOCK = -516
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
 _IN_CODE, _UNFINISHED, _IMAGE = (

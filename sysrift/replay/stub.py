@@ -16,10 +16,10 @@ from sysrift.trace.model import Image
 from sysrift.trace.reader import Trace
 from sysrift.tracee import RemoteSyscallError, Tracee
 from sysrift.tracee import ptrace as pt
+from sysrift.tracee.kernel import ADDR_NO_RANDOMIZE, PR_SET_TSC, PR_TSC_SIGSEGV
 from sysrift.tracee.registers import signed
 
-_NR_PRCTL, _PR_SET_TSC, _PR_TSC_SIGSEGV = 157, 26, 2
-_ADDR_NO_RANDOMIZE = 0x0040000
+_NR_PRCTL = 157
 
 
 def pin(tracee_pid: int, trace: Trace) -> set[int]:
@@ -54,7 +54,7 @@ def prepare(tracee: Tracee, image: Image) -> None:
         )
     tracee.remote_site = STUB_SYSCALL
     try:
-        tracee.remote_syscall(_NR_PRCTL, _PR_SET_TSC, _PR_TSC_SIGSEGV)
+        tracee.remote_syscall(_NR_PRCTL, PR_SET_TSC, PR_TSC_SIGSEGV)
     except RemoteSyscallError as error:
         raise ReplayError(f"rdtsc cannot be trapped here ({error}): run sysrift doctor") from None
     hard = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[1]
@@ -78,7 +78,7 @@ def headless_stub(trace: Trace) -> Iterator[Tracee]:
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
-            libc.personality(libc.personality(0xFFFFFFFF) | _ADDR_NO_RANDOMIZE)
+            libc.personality(libc.personality(0xFFFFFFFF) | ADDR_NO_RANDOMIZE)
             if libc.ptrace(pt.PTRACE_TRACEME, 0, None, None) == 0:
                 os.execve(path, [path], {})
         finally:
