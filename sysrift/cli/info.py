@@ -118,8 +118,8 @@ def _json(trace: Trace, facts: Summary, counts: Counts, used: Storage) -> dict[s
 
     return {
         "path": str(facts.path),
-        "uuid": str(trace.uuid),
-        "format": trace.format,
+        "uuid": str(trace.file.uuid),
+        "format": trace.file.format,
         "metadata": trace.metadata,
         "program": facts.program,
         "duration_us": facts.duration_us,

@@ -14,6 +14,8 @@ from sysrift.trace.model import (
     Image,
     MappingImage,
     PageRun,
+    Process,
+    Program,
     Segment,
     SegmentKind,
 )
@@ -31,6 +33,8 @@ __all__ = [
     "Image",
     "MappingImage",
     "PageRun",
+    "Process",
+    "Program",
     "Segment",
     "SegmentKind",
 ]

@@ -17,8 +17,9 @@ from sysrift.trace.schema import Codec
 
 RECORD = struct.Struct("<BBHiIIQqIH6Q")
 SEGMENT = struct.Struct("<BBIQQ")
-BLOCK_HEADER = struct.Struct("<BBHIIIQ")
+BLOCK_HEADER = struct.Struct("<BBHIIIIQ")
 EVENTS_HEAD = struct.Struct("<IIQI")
+SPAN = struct.Struct("<IQI")
 STREAM = struct.Struct("<BII")
 
 ZLIB_LEVEL = 3

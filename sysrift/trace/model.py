@@ -72,7 +72,11 @@ class Segment(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One numbered thing that crossed the kernel boundary. Numbers start at 1."""
+    """One numbered thing that crossed the kernel boundary. Numbers start at 1.
+
+    A process that another one forked goes on with its parent's numbers: its first event has the
+    number of the parent's call that made it. `task` is the `Process.id` that it belongs to.
+    """
 
     number: int
     kind: int
@@ -146,11 +150,43 @@ class Image:
     exe: str
     exe_file: int
     mappings: tuple[MappingImage, ...]
+    cpu: int = -1  # that it was bound to; -1: none
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a process executes after its event `event` (0: from the beginning)."""
+
+    event: int
+    exe: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A recorded process. Ids count from 1 (pids may come again within one recording).
+
+    `how` is "exec" (the recorder started it), "attach", "fork", "vfork" or "clone"; of the last
+    three `parent` is the id of the process whose event `parent_event` made it, else 0.
+    """
+
+    id: int
+    pid: int
+    how: str
+    parent: int = 0
+    parent_event: int = 0
+    time_us: int = 0
+    cpu: int = -1  # that it was bound to at its beginning; -1: none
+
+    @property
+    def first_event(self) -> int:
+        """The number of its first event."""
+        return max(self.parent_event, 1)
 
 
 @dataclass(frozen=True)
 class End:
-    """How a recording ended.
+    """How a process, or its recording, ended.
 
     `how` is "exited" (status), "killed" (signal), or "stopped" (recording stopped before the
     program's end; `message` says why). A trace without an end block has none of these.

@@ -1,98 +1,96 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading a trace: random access by event number, trusting nothing that the file says.
+"""Reading a trace: one process's events, from its recording's beginning, by number.
 
-Runs in GDB's Python too: standard library and `construct` only.
+A forked process begins with its parent's history: events 1 to N-1 of its timeline are the
+parent's, event N is the call that made it, as it returned in the child. So replaying it needs
+nothing of its own. Runs in GDB's Python too: standard library and `construct` only.
 """
 
 from __future__ import annotations
 
 import bisect
-import json
-import os
-import struct
-import uuid
-import zlib
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from construct import ConstructError
+from typing import Any
 
 from sysrift.errors import TraceError
-from sysrift.trace import codec
+from sysrift.trace.file import MAX_BLOCK, BlockEntry, TraceFile
 from sysrift.trace.model import (
-    ABSOLUTE,
     End,
     Event,
     FileReference,
     Image,
-    MappingImage,
-    PageRun,
+    Process,
+    Program,
     Segment,
-    SegmentKind,
-)
-from sysrift.trace.schema import (
-    MAGIC,
-    MAJOR,
-    TRAILER_MAGIC,
-    BlockFlag,
-    BlockType,
-    ChecksumsBlock,
-    FileHeader,
-    ImageBlock,
-    IndexBlock,
 )
 
-MAX_BLOCK = 1 << 30
-"""No block is larger than this, stored or raw; the writer's are far smaller."""
-
-_CACHED_BLOCKS = 8
-_MASK = 0xFFFFFFFFFFFFFFFF
-
-
-class BlockEntry(NamedTuple):
-    """Where a block is, and for EVENTS how many events it has."""
-
-    type: int
-    offset: int
-    first_event: int
-    count: int  # type: ignore[assignment]  # hides tuple.count
+__all__ = ["MAX_BLOCK", "BlockEntry", "Trace"]
 
 
 class Trace:
-    """An open trace.
+    """One process of an open trace file: its timeline.
 
-    Attributes: `path`, `uuid`, `metadata` (the METADATA block), `files` (id to FileReference),
-    `end` (None when the recording ended abnormally), `notes`, `event_count`, `size` in bytes.
+    Attributes: `file` (all that is the whole recording's), `process`, `event_count`, `checksums`
+    (of memory, by event number), and those of `file` that are used most.
     Raises TraceError from any method when the file is not what it should be.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | TraceFile, process: int | None = None) -> None:
+        """Open `path`, or look at another process of an open file. None: the first process."""
+        self.file = path if isinstance(path, TraceFile) else TraceFile(path)
         try:
-            self._file = open(self.path, "rb")
-            self.size = os.fstat(self._file.fileno()).st_size
-        except IsADirectoryError:
-            raise TraceError(f"{path} is a directory, not a trace") from None
-        except OSError as error:
-            raise TraceError(f"cannot open the trace {path}: {error.strerror}") from None
-        self._cache: OrderedDict[int, tuple[Event, ...]] = OrderedDict()
-        self.metadata: dict[str, Any] = {}
-        self.files: dict[int, FileReference] = {}
-        self.notes: list[str] = []
-        self.end: End | None = None
-        try:
-            self._read_header()
-            self._entries = self._read_index() or self._scan()
-            self._load()
+            self.process = self._find(process)
+            self._follow()
         except BaseException:
-            self._file.close()
+            if path is not self.file:
+                self.close()
             raise
 
+    def _find(self, process: int | None) -> Process:
+        number = min(self.file.processes) if process is None else process
+        if number not in self.file.processes:
+            raise TraceError(f"{self.path} has no process {number}")
+        return self.file.processes[number]
+
+    def _follow(self) -> None:
+        """Lay out the timeline: the ancestors' parts, then the process's own."""
+        self._firsts: list[int] = []
+        self._parts: list[tuple[int, int, int, int]] = []  # first, length, block, process
+        self._images: dict[int, int] = {}
+        self.checksums: dict[int, bytes] = {}
+        line = [self.process]
+        while line[-1].parent:
+            line.append(self.file.processes[line[-1].parent])
+        number = 1
+        for process, child in zip(line[::-1], [*line[-2::-1], None]):
+            until = child.parent_event - 1 if child is not None else 1 << 62
+            for span in self.file.spans(process.id):
+                length = min(span.length, until - span.first + 1)
+                if length <= 0:
+                    break
+                if span.first != number:
+                    raise TraceError(f"damaged trace: event {number} of {self.path} is missing")
+                self._firsts.append(span.first)
+                self._parts.append((span.first, length, span.offset, process.id))
+                number += length
+            for event, offset in self.file.images(process.id).items():
+                if event <= until:
+                    self._images[event] = offset
+            for event, digest in self.file.checksums[process.id].items():
+                if event <= until:
+                    self.checksums[event] = digest
+        self.event_count = number - 1
+        self._now: tuple[Event, ...] = ()
+        self._now_first = self._now_end = 0
+
+    def of(self, process: int) -> Trace:
+        """The timeline of another process of the same file."""
+        return Trace(self.file, process)
+
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file, for all processes."""
+        self.file.close()
 
     def __enter__(self) -> Trace:
         return self
@@ -100,379 +98,125 @@ class Trace:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- blocks ---------------------------------------------------------------------------------
-
-    def _at(self, offset: int, length: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.read(length)
-
-    def _read_header(self) -> None:
-        head = self._at(0, 32)
-        if not head:
-            raise TraceError(f"{self.path} is empty: nothing was recorded into it")
-        if head[:8] != MAGIC:
-            raise TraceError(f"{self.path} is not a SysRift trace (its first bytes are not SRL's)")
-        try:
-            header = FileHeader.parse(head)
-        except ConstructError:
-            raise TraceError(f"{self.path} is cut off within its header") from None
-        if header.major > MAJOR:
-            raise TraceError(
-                f"{self.path} has format {header.major}.{header.minor}, this SysRift reads up to "
-                f"{MAJOR}.x: use a newer SysRift"
-            )
-        if header.major < 1 or not 32 <= header.length <= 4096:
-            raise TraceError(f"{self.path} has a damaged header")
-        self.format = f"{header.major}.{header.minor}"
-        self.uuid = uuid.UUID(bytes=header.uuid)
-        self._body = header.length
-
-    def _block_head(self, offset: int) -> tuple[int, ...] | None:
-        raw = self._at(offset, codec.BLOCK_HEADER.size)
-        if len(raw) < codec.BLOCK_HEADER.size:
-            return None
-        head = codec.BLOCK_HEADER.unpack(raw)
-        if head[3] > MAX_BLOCK or head[4] > MAX_BLOCK:
-            raise TraceError(
-                f"damaged trace: the block at byte {offset} of {self.path} is too long"
-            )
-        return head
-
-    def _block(self, offset: int, expect: int | None = None) -> bytes:
-        """The raw bytes of the block at `offset`, its checksum verified."""
-        kind, codec_id, raw_length, stored = self._verified(offset)
-        if expect is not None and kind != expect:
-            raise TraceError(f"damaged trace: another block than expected at byte {offset}")
-        return codec.decompress(codec_id, stored, raw_length)
-
-    def _verified(self, offset: int) -> tuple[int, int, int, bytes]:
-        """Type, codec, raw length and stored bytes of the block at `offset`, its checksum verified.
-
-        Raises TraceError also for a block that may not be skipped and is not understood.
-        """
-        head = self._block_head(offset) if 0 < offset < self.size else None
-        if head is None:
-            raise TraceError(f"damaged trace: no block at byte {offset} of {self.path}")
-        kind, codec_id, flags, stored_length, raw_length, crc, first = head
-        if offset + codec.BLOCK_HEADER.size + stored_length > self.size:
-            # Asked before reading: a read would first allocate what the header claims.
-            raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is cut off")
-        stored = self._at(offset + codec.BLOCK_HEADER.size, stored_length)
-        zeroed = codec.BLOCK_HEADER.pack(kind, codec_id, flags, stored_length, raw_length, 0, first)
-        if len(stored) != stored_length or zlib.crc32(stored, zlib.crc32(zeroed)) != crc:
-            raise TraceError(f"damaged trace: the block at byte {offset} of {self.path} is corrupt")
-        if flags & BlockFlag.UNKNOWN_REQUIRED or (
-            flags & BlockFlag.REQUIRED and kind not in BlockType._value2member_map_
-        ):
-            raise TraceError(
-                f"{self.path} needs a newer SysRift: block type {kind}, flags {flags:#x} at "
-                f"byte {offset}"
-            )
-        return kind, codec_id, raw_length, stored
-
-    def _read_index(self) -> list[BlockEntry] | None:
-        """The index of a cleanly closed trace; None when there is none (or a damaged one)."""
-        trailer = self._at(max(self.size - 16, 0), 16)
-        if len(trailer) != 16 or trailer[8:] != TRAILER_MAGIC:
-            return None
-        end_offset = struct.unpack("<Q", trailer[:8])[0]
-        try:
-            self.end = self._parse_end(self._block(end_offset, BlockType.END))
-            if not self.end.index_offset:
-                return None
-            entries = IndexBlock.parse(self._block(self.end.index_offset, BlockType.INDEX))
-        except (TraceError, ConstructError, struct.error):
-            return None
-        return [BlockEntry(e.type, e.offset, e.first_event, e.count) for e in entries]
-
-    def _scan(self) -> list[BlockEntry]:
-        """Find the blocks one after another; a partly written last one is left out."""
-        entries = []
-        offset = self._body
-        while True:
-            head = self._block_head(offset)
-            if head is None:
-                break
-            kind, _, flags, stored_length, _, _, first = head
-            after = offset + codec.BLOCK_HEADER.size + stored_length
-            # A tail of zeros is what a file system may leave after a power failure.
-            if after > self.size or not any(head):
-                break
-            bulk = (kind == BlockType.EVENTS and first) or (kind == BlockType.DATA and not first)
-            if not (bulk and flags == BlockFlag.REQUIRED):
-                # A damaged header may claim another type. What is large is verified when it is
-                # read; all else is here, also what would only be skipped.
-                self._verified(offset)
-            count = 0
-            if kind == BlockType.EVENTS:
-                body = self._at(offset + codec.BLOCK_HEADER.size, 4)
-                count = struct.unpack("<I", body)[0] if len(body) == 4 else 0
-            elif kind == BlockType.END:
-                self.end = self._parse_end(self._block(offset, BlockType.END))
-                break
-            entries.append(BlockEntry(kind, offset, first, count))
-            offset = after
-        return entries
-
-    @staticmethod
-    def _json(raw: bytes, what: str) -> dict[str, Any]:
-        try:
-            value = json.loads(raw.decode())
-        except (ValueError, RecursionError):
-            raise TraceError(f"damaged trace: its {what} is not readable") from None
-        if not isinstance(value, dict):
-            raise TraceError(f"damaged trace: its {what} is not readable")
-        return value
-
-    def _parse_end(self, raw: bytes) -> End:
-        value = self._json(raw, "end")
-        known = {key: value[key] for key in End.__dataclass_fields__ if key in value}
-        for key, given in known.items():
-            if not isinstance(given, str if key in ("how", "message") else int):
-                raise TraceError("damaged trace: its end is not readable")
-        try:
-            return End(**known)
-        except TypeError:
-            raise TraceError("damaged trace: its end is not readable") from None
-
-    def _load(self) -> None:
-        """Read everything small: metadata, files, notes, checksums, and where events are."""
-        self._event_blocks: list[BlockEntry] = []
-        self._image_blocks: dict[int, int] = {}
-        self.checksums: dict[int, bytes] = {}
-        expected = 1
-        for entry in self._entries:
-            if entry.type == BlockType.EVENTS:
-                if entry.first_event != expected or not 0 < entry.count <= 1 << 24:
-                    raise TraceError(f"damaged trace: event {expected} of {self.path} is missing")
-                self._event_blocks.append(entry)
-                expected += entry.count
-            elif entry.type == BlockType.METADATA:
-                self.metadata = self._json(self._block(entry.offset, entry.type), "metadata")
-            elif entry.type == BlockType.FILE:
-                self._load_file(entry)
-            elif entry.type == BlockType.IMAGE:
-                self._image_blocks[entry.first_event] = entry.offset
-            elif entry.type == BlockType.NOTE:
-                text = self._json(self._block(entry.offset, entry.type), "note").get("text", "")
-                self.notes.append(str(text))
-            elif entry.type == BlockType.CHECKSUMS:
-                try:
-                    sums = ChecksumsBlock.parse(self._block(entry.offset, entry.type))
-                except ConstructError:
-                    raise TraceError("damaged trace: its checksums are not readable") from None
-                self.checksums.update((item.event, item.digest) for item in sums)
-            elif entry.type not in BlockType._value2member_map_:
-                self._verified(entry.offset)  # refuses what may not be skipped
-        self.event_count = expected - 1
-        self._firsts = [entry.first_event for entry in self._event_blocks]
-        if not self.metadata:
-            raise TraceError(f"{self.path} is cut off before its metadata: nothing to use in it")
-        # An event block and the image of the exec in it are written one after the other: without
-        # the image the trace ends before that exec.
-        if 0 not in self._image_blocks:
-            raise TraceError(f"{self.path} is cut off before the first image: nothing to replay")
-
-    def _load_file(self, entry: BlockEntry) -> None:
-        value = self._json(self._block(entry.offset, entry.type), "file table")
-        try:
-            reference = FileReference(
-                id=int(value["id"]),
-                path=str(value["path"]),
-                size=int(value["size"]),
-                mtime_ns=int(value["mtime_ns"]),
-                offset=int(value["offset"]),
-                length=int(value["length"]),
-                sha256=str(value["sha256"]),
-                chunks=tuple(int(chunk) for chunk in value["chunks"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise TraceError("damaged trace: its file table is not readable") from None
-        self.files[reference.id] = reference
+    # -- what belongs to the whole recording ----------------------------------------------------
 
     @property
-    def closed(self) -> bool:
-        """Whether the recording ended in an orderly way (there is an end block)."""
-        return self.end is not None
+    def path(self) -> Path:
+        """The file's path."""
+        return self.file.path
 
-    def blocks(self) -> Iterator[tuple[BlockEntry, int, int]]:
-        """Every block with its stored and raw length, for statistics."""
-        for entry in self._entries:
-            head = self._block_head(entry.offset) if 0 < entry.offset < self.size else None
-            if head is None:
-                raise TraceError(f"damaged trace: no block at byte {entry.offset} of {self.path}")
-            yield entry, head[3], head[4]
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was recorded, where, on which machine."""
+        return self.file.metadata
 
-    def payload_bytes(self) -> int:
-        """How many of the stored bytes of the events blocks are payload, for statistics."""
-        total = 0
-        for entry in self._event_blocks:
-            # A block of events is never compressed as a whole: its streams are.
-            at = entry.offset + codec.BLOCK_HEADER.size
-            head = self._at(at, codec.EVENTS_HEAD.size)
-            if len(head) == codec.EVENTS_HEAD.size:
-                sites = codec.EVENTS_HEAD.unpack(head)[3]
-                at += len(head) + 8 * sites + 2 * codec.STREAM.size
-                stream = self._at(at, codec.STREAM.size)
-                if len(stream) == codec.STREAM.size:
-                    total += codec.STREAM.unpack(stream)[2]
-        return total
+    @property
+    def files(self) -> dict[int, FileReference]:
+        """The mapped files, by id."""
+        return self.file.files
 
-    # -- files and images -----------------------------------------------------------------------
+    @property
+    def notes(self) -> list[str]:
+        """The recorder's remarks."""
+        return self.file.notes
 
-    def file_content(self, reference: FileReference) -> Iterator[bytes]:
-        """The stored bytes of a file, piece by piece; nothing when the trace does not hold them."""
-        for chunk in reference.chunks:
-            yield self._block(chunk, BlockType.DATA)
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """All recorded processes, by id."""
+        return self.file.processes
 
     def data(self, block: int, length: int) -> bytes:
         """The bytes of a DATA block, which must have `length` of them."""
-        data = self._block(block, BlockType.DATA)
-        if len(data) != length:
-            raise TraceError(f"damaged trace: the data at byte {block} has another length")
-        return data
+        return self.file.data(block, length)
+
+    def file_content(self, reference: FileReference) -> Iterator[bytes]:
+        """The stored bytes of a file, piece by piece; nothing when the trace does not hold them."""
+        return self.file.file_content(reference)
+
+    # -- how it ended ---------------------------------------------------------------------------
+
+    @property
+    def end(self) -> End | None:
+        """How the process ended; None when the recording was cut off before."""
+        end = self.file.ends.get(self.process.id)
+        if end is not None and end.events > self.event_count:
+            return None  # what came before was not written any more
+        if end is None and self.process.id == min(self.file.processes):
+            return self.file.end
+        return end
+
+    @property
+    def closed(self) -> bool:
+        """Whether the recording ended in an orderly way."""
+        return self.file.end is not None
+
+    # -- programs and images --------------------------------------------------------------------
+
+    @property
+    def programs(self) -> list[Program]:
+        """What the process executed, one after another; the last is an ancestor's at least."""
+        process = self.process
+        while not self.file.programs[process.id] and process.parent:
+            process = self.file.processes[process.parent]
+        return self.file.programs[process.id]
+
+    @property
+    def beginning(self) -> int:
+        """After which event a look at this process begins: its own first image, or its birth.
+
+        0 for the first process.
+        """
+        if not self.process.parent:
+            return 0
+        own = [event for event in self._images if event >= self.process.parent_event]
+        return min(own, default=min(self.process.parent_event, self.event_count))
 
     def has_image(self, event: int) -> bool:
         """Whether an image was taken right after event number `event`."""
-        return event in self._image_blocks
+        return event in self._images
+
+    def image_before(self, event: int) -> int:
+        """The last event, before event number `event`, after which there is an image; else 0."""
+        return max((taken for taken in self._images if taken < event), default=0)
 
     def image(self, event: int = 0) -> Image:
         """The image taken right after event number `event` (0: the start)."""
-        offset = self._image_blocks.get(event)
+        offset = self._images.get(event)
         if offset is None:
             raise TraceError(f"{self.path} has no image at event {event}: it is cut off there")
-        try:
-            raw = ImageBlock.parse(self._block(offset, BlockType.IMAGE))
-        except (ConstructError, UnicodeDecodeError):
-            raise TraceError(f"damaged trace: the image at byte {offset} is not readable") from None
-        mappings = []
-        for item in raw.mappings:
-            runs = tuple(PageRun(r.address, r.length, r.block) for r in item.runs)
-            if item.start >= item.end or (item.file >= 0 and item.file not in self.files):
-                raise TraceError(f"damaged trace: the image at byte {offset} makes no sense")
-            mappings.append(
-                MappingImage(
-                    start=item.start,
-                    end=item.end,
-                    prot=item.prot,
-                    shared=bool(item.shared),
-                    offset=item.offset,
-                    file=None if item.file < 0 else item.file,
-                    name=str(item.name),
-                    runs=runs,
-                )
-            )
-        return Image(
-            event=raw.event,
-            task=raw.task,
-            registers=raw.registers,
-            xsave=raw.xsave,
-            auxv=raw.auxv,
-            mm=tuple(raw.mm),
-            stack_limit=raw.stack_limit,
-            exe=str(raw.exe),
-            exe_file=raw.exe_file,
-            mappings=tuple(mappings),
-        )
+        return self.file.image_at(offset)
 
     # -- events ---------------------------------------------------------------------------------
 
     def event(self, number: int) -> Event:
         """Event `number`, from 1 to `event_count`; IndexError outside of that."""
+        if self._now_first <= number < self._now_end:
+            return self._now[number - self._now_first]
         if not 1 <= number <= self.event_count:
             raise IndexError(number)
-        block = bisect.bisect_right(self._firsts, number) - 1
-        return self._events(block)[number - self._firsts[block]]
+        self._look_at(bisect.bisect_right(self._firsts, number) - 1)
+        return self._now[number - self._now_first]
+
+    def _look_at(self, part: int) -> None:
+        """Make `_now` the events of a part of the timeline."""
+        first, length, offset, process = self._parts[part]
+        events = self.file.block_events(offset).get(process, ())
+        if len(events) < length or events[0].number != first:
+            raise TraceError(f"damaged trace: events from {first} on are not readable")
+        self._now, self._now_first, self._now_end = events, first, first + length
 
     def events(self, first: int = 1, last: int | None = None) -> Iterator[Event]:
         """Events `first` to `last` (inclusive; None: all), block by block."""
         number = max(first, 1)
         stop = self.event_count if last is None else min(last, self.event_count)
         while number <= stop:
-            block = bisect.bisect_right(self._firsts, number) - 1
-            start = self._firsts[block]
-            yield from self._events(block)[number - start : stop - start + 1]
-            number = start + self._event_blocks[block].count
+            self._look_at(bisect.bisect_right(self._firsts, number) - 1)
+            start, end = self._now_first, min(self._now_end, stop + 1)
+            yield from self._now[number - start : end - start]
+            number = end
 
     def segment_data(self, segment: Segment) -> bytes:
         """The bytes of an event's segment, wherever they lie."""
         if segment.data is not None:
             return segment.data
         return self.data(segment.block, segment.length)
-
-    def _events(self, block: int) -> tuple[Event, ...]:
-        cached = self._cache.get(block)
-        if cached is not None:
-            self._cache.move_to_end(block)
-            return cached
-        entry = self._event_blocks[block]
-        try:
-            events = tuple(self._parse_events(self._block(entry.offset, BlockType.EVENTS), entry))
-        except (struct.error, IndexError):
-            raise TraceError(
-                f"damaged trace: events from {entry.first_event} on are not readable"
-            ) from None
-        self._cache[block] = events
-        if len(self._cache) > _CACHED_BLOCKS:
-            self._cache.popitem(last=False)
-        return events
-
-    def _parse_events(self, raw: bytes, entry: BlockEntry) -> Iterator[Event]:
-        count, segment_count, time_us, site_count = codec.EVENTS_HEAD.unpack_from(raw)
-        at = codec.EVENTS_HEAD.size
-        sites = struct.unpack_from(f"<{site_count}Q", raw, at)
-        at += 8 * site_count
-        heads = []
-        for _ in range(3):
-            heads.append(codec.STREAM.unpack_from(raw, at))
-            at += codec.STREAM.size
-        streams = []
-        for codec_id, raw_length, stored_length in heads:
-            if raw_length > MAX_BLOCK or at + stored_length > len(raw):
-                raise TraceError("damaged trace: a block of events is cut off")
-            streams.append(codec.decompress(codec_id, raw[at : at + stored_length], raw_length))
-            at += stored_length
-        if (
-            count != entry.count
-            or len(streams[0]) != count * codec.RECORD.size
-            or len(streams[1]) != segment_count * codec.SEGMENT.size
-        ):
-            raise TraceError("damaged trace: a block of events has another length than it says")
-        segments = codec.SEGMENT.iter_unpack(codec.unshuffle(streams[1], codec.SEGMENT.size))
-        payload = streams[2]
-        position = 0
-        number = entry.first_event
-        for record in codec.RECORD.iter_unpack(codec.unshuffle(streams[0], codec.RECORD.size)):
-            kind, flags, site, nr, task, delta, rsp, result, crc, parts = record[:10]
-            args = record[10:]
-            time_us += delta
-            own: list[Segment] = []
-            for _ in range(parts):
-                what, base, length, offset, block = next(segments, (0, 0, -1, 0, 0))
-                if length < 0 or (base != ABSOLUTE and base > 5):
-                    raise TraceError(f"damaged trace: event {number} has too few segments")
-                address = offset if base == ABSOLUTE else (args[base] + offset) & _MASK
-                data: bytes | None = None
-                if not block:
-                    data = payload[position : position + length]
-                    position += length
-                    if len(data) != length:
-                        raise TraceError(f"damaged trace: event {number} is cut off")
-                elif what == SegmentKind.FILE:
-                    address = offset
-                own.append(Segment(what, base, address, length, block, data))
-            yield Event(
-                number,
-                kind,
-                flags,
-                nr,
-                task,
-                time_us,
-                sites[site],
-                rsp,
-                result,
-                crc,
-                args,
-                tuple(own),
-            )
-            number += 1

@@ -8,6 +8,8 @@ struct, so events go through `codec` (plain `struct`); a property test holds bot
 Format history:
 
 * 1.0  first version.
+* 2.0  a trace holds a tree of processes: block headers and index entries name a process, blocks of
+       events say whose events they hold, PROCESS, PROGRAM and PROCESS_END blocks.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from construct import (
 
 MAGIC = b"\x89SRL\r\n\x1a\n"
 TRAILER_MAGIC = b"SRLEND\r\n"
-MAJOR = 1
+MAJOR = 2
 MINOR = 0
 
 
@@ -50,6 +52,9 @@ class BlockType(enum.IntEnum):
     NOTE = 7  # JSON: {"text": ...}: something the user should know
     INDEX = 8  # `IndexBlock`
     END = 9  # JSON: how the recording ended
+    PROCESS = 10  # JSON: a `model.Process`: a recorded process begins
+    PROGRAM = 11  # JSON: a `model.Program`: what it executes from an event on
+    PROCESS_END = 12  # JSON: a `model.End`: how it ended
 
 
 class BlockFlag(enum.IntFlag):
@@ -81,7 +86,8 @@ BlockHeader = Struct(
     "stored_length" / Int32ul,
     "raw_length" / Int32ul,
     "crc32" / Int32ul,  # of this header with crc32 = 0, and the stored bytes
-    "first_event" / Int64ul,
+    "process" / Int32ul,  # `model.Process.id` that it is about; 0: the whole recording
+    "first_event" / Int64ul,  # number; in EVENTS: ordinal of its first record among all records
 )
 
 Trailer = Struct(
@@ -94,7 +100,7 @@ EventRecord = Struct(
     "flags" / Int8ul,
     "site" / Int16ul,  # index into EventsBlock.sites
     "nr" / Int32sl,
-    "task" / Int32ul,
+    "task" / Int32ul,  # `model.Process.id`
     "time_delta_us" / Int32ul,  # since the event before; the block has the absolute time
     "rsp" / Int64ul,
     "result" / Int64sl,
@@ -122,6 +128,9 @@ EventsBlock = Struct(
     "segment_count" / Int32ul,
     "time_us" / Int64ul,  # of the moment that the first record's delta counts from
     "sites" / PrefixedArray(Int32ul, Int64ul),
+    # Whose events these are: of each process, the number of its first one here, and how many.
+    "spans"
+    / PrefixedArray(Int32ul, Struct("process" / Int32ul, "first" / Int64ul, "count" / Int32ul)),
     # The records are shuffled: all first bytes, then all second bytes, ... because neighbouring
     # events differ in few of them. Payload is the segments' bytes in order.
     "records" / Stream,
@@ -134,6 +143,7 @@ _Text = PascalString(Int32ul, "utf8")
 ImageBlock = Struct(
     "event" / Int64ul,
     "task" / Int32ul,
+    "cpu" / Int32sl,  # that the process was bound to then; -1: none
     "registers" / Prefixed(Int32ul, GreedyBytes),
     "xsave" / Prefixed(Int32ul, GreedyBytes),
     "auxv" / Prefixed(Int32ul, GreedyBytes),
@@ -161,9 +171,17 @@ ImageBlock = Struct(
     ),
 )
 
-ChecksumsBlock = PrefixedArray(Int32ul, Struct("event" / Int64ul, "digest" / Bytes(16)))
+ChecksumsBlock = PrefixedArray(
+    Int32ul, Struct("process" / Int32ul, "event" / Int64ul, "digest" / Bytes(16))
+)
 
 IndexBlock = PrefixedArray(
     Int32ul,
-    Struct("type" / Int8ul, "offset" / Int64ul, "first_event" / Int64ul, "count" / Int32ul),
+    Struct(
+        "type" / Int8ul,
+        "offset" / Int64ul,
+        "process" / Int32ul,
+        "first_event" / Int64ul,
+        "count" / Int32ul,
+    ),
 )

@@ -4,18 +4,28 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import struct
 import uuid
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sysrift.errors import RecordError
 from sysrift.trace import codec
-from sysrift.trace.model import ABSOLUTE, End, FileReference, Image, SegmentKind
+from sysrift.trace.model import (
+    ABSOLUTE,
+    End,
+    FileReference,
+    Image,
+    Process,
+    Program,
+    SegmentKind,
+)
 from sysrift.trace.schema import (
     MAJOR,
     MINOR,
@@ -35,6 +45,9 @@ CHUNK = 1 << 20
 """Bytes of a DATA block; a longer run is cut into several, so that memory stays flat."""
 
 _OPTIONAL = {BlockType.NOTE, BlockType.INDEX}
+
+_REMEMBERED = 4096
+"""DATA blocks whose content is remembered, to store it once."""
 
 OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 """(SegmentKind, base argument or ABSOLUTE, offset from it, bytes); instead of bytes
@@ -63,14 +76,18 @@ class TraceWriter:
         self.events = 0
         self.overhead_bytes = 0
         self._offset = 0
-        self._index: list[tuple[int, int, int, int]] = []
+        self._index: list[tuple[int, int, int, int, int]] = []
         self._files = 0
+        self._processes = 0
+        self._numbers: dict[int, int] = {}  # the last event's number, of each living process
+        self._spans: dict[int, list[int]] = {}
+        self._recent: OrderedDict[bytes, int] = OrderedDict()
         self._records: list[bytes] = []
         self._segments: list[bytes] = []
         self._payload: list[bytes] = []
         self._payload_size = 0
         self._sites: dict[int, int] = {}
-        self._checksums: list[tuple[int, bytes]] = []
+        self._checksums: list[tuple[int, int, bytes]] = []
         self._block_first = 1
         self._block_time = 0
         self._last_time = 0
@@ -113,29 +130,90 @@ class TraceWriter:
             raise
 
     def add_block(
-        self, kind: BlockType, raw: bytes, *, packed: bool = False, first: int = 0, count: int = 0
+        self,
+        kind: BlockType,
+        raw: bytes,
+        *,
+        packed: bool = False,
+        process: int = 0,
+        first: int = 0,
+        count: int = 0,
     ) -> int:
         """Append a block and return its file offset. `packed` data is stored as it is."""
         codec_id, stored = (int(Codec.NONE), raw) if packed else codec.compress(raw)
         flags = 0 if kind in _OPTIONAL else int(BlockFlag.REQUIRED)
         head = (int(kind), int(codec_id), flags, len(stored), len(raw))
-        crc = zlib.crc32(stored, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, first)))
+        crc = zlib.crc32(stored, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, process, first)))
         offset = self._offset
-        self._write(codec.BLOCK_HEADER.pack(*head, crc, first) + stored)
-        self._index.append((int(kind), offset, first, count))
+        self._write(codec.BLOCK_HEADER.pack(*head, crc, process, first) + stored)
+        self._index.append((int(kind), offset, process, first, count))
         return offset
 
-    def add_json(self, kind: BlockType, value: dict[str, Any], first: int = 0) -> int:
+    def add_json(
+        self, kind: BlockType, value: dict[str, Any], process: int = 0, first: int = 0
+    ) -> int:
         """Append a block that holds a JSON object."""
-        return self.add_block(kind, json.dumps(value, sort_keys=True).encode(), first=first)
+        raw = json.dumps(value, sort_keys=True).encode()
+        return self.add_block(kind, raw, process=process, first=first)
 
     def add_data(self, data: bytes) -> int:
-        """Append a DATA block of at most CHUNK bytes and return its file offset."""
-        return self.add_block(BlockType.DATA, data)
+        """Append a DATA block of at most CHUNK bytes and return its file offset.
+
+        The same bytes again, a short while later, are the same block: processes that execute the
+        same program begin with much the same memory.
+        """
+        key = hashlib.blake2b(data, digest_size=16).digest()
+        known = self._recent.get(key)
+        if known is not None:
+            self._recent.move_to_end(key)
+            return known
+        offset = self._recent[key] = self.add_block(BlockType.DATA, data)
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+        return offset
 
     def note(self, text: str) -> None:
         """Append a remark for the user of the trace."""
         self.add_json(BlockType.NOTE, {"text": text}, first=self.events)
+
+    # -- processes ------------------------------------------------------------------------------
+
+    def add_process(
+        self,
+        pid: int,
+        how: str,
+        parent: int = 0,
+        parent_event: int = 0,
+        time_us: int = 0,
+        cpu: int = -1,
+    ) -> int:
+        """Begin a process (see `model.Process`) and return its id.
+
+        It need not be told before the call that made it: its parent's event `parent_event`.
+        """
+        self._processes += 1
+        process = Process(self._processes, pid, how, parent, parent_event, time_us, cpu)
+        self._numbers[process.id] = process.first_event - 1
+        self.add_json(BlockType.PROCESS, dict(process.__dict__), process=process.id)
+        return process.id
+
+    def add_program(self, process: int, program: Program) -> None:
+        """Say what a process executes from now on."""
+        value = {**program.__dict__, "argv": list(program.argv)}
+        self.add_json(BlockType.PROGRAM, value, process=process, first=program.event)
+
+    def end_process(self, process: int, end: End) -> None:
+        """Say how a process ended; it has no more events.
+
+        `events` of it is the number of the last one, by which a reader notices that the recording
+        was cut off before they were written.
+        """
+        full = dataclasses.replace(end, events=self._numbers.pop(process, 0))
+        self.add_json(BlockType.PROCESS_END, full.to_json(), process=process)
+
+    def number(self, process: int) -> int:
+        """The number of a process's newest event; before its first, the number before that."""
+        return self._numbers[process]
 
     # -- files and images -----------------------------------------------------------------------
 
@@ -162,7 +240,7 @@ class TraceWriter:
             for mapping in image.mappings
         ]
         raw = ImageBlock.build({**image.__dict__, "mm": list(image.mm), "mappings": mappings})
-        self.add_block(BlockType.IMAGE, raw, first=image.event)
+        self.add_block(BlockType.IMAGE, raw, process=image.task, first=image.event)
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -180,7 +258,10 @@ class TraceWriter:
         args: Sequence[int],
         segments: Sequence[OutSegment] = (),
     ) -> int:
-        """Append an event and return its number; see `model.Event` for what the fields mean."""
+        """Append an event of process `task` and return its number.
+
+        See `model.Event` for what the fields mean.
+        """
         sites = self._sites
         site_index = sites.get(site)
         if site_index is None:
@@ -211,13 +292,19 @@ class TraceWriter:
             )
         )
         self.events += 1
+        number = self._numbers[task] = self._numbers[task] + 1
+        span = self._spans.get(task)
+        if span is None:
+            self._spans[task] = [number, 1]
+        else:
+            span[1] += 1
         if len(self._records) >= EVENTS_PER_BLOCK or self._payload_size >= PAYLOAD_PER_BLOCK:
             self.flush()
-        return self.events
+        return number
 
-    def add_checksum(self, digest: bytes) -> None:
-        """Note the checksum of writable memory as it is after the newest event."""
-        self._checksums.append((self.events, digest))
+    def add_checksum(self, process: int, digest: bytes) -> None:
+        """Note the checksum of a process's writable memory as it is after its newest event."""
+        self._checksums.append((process, self._numbers[process], digest))
 
     def flush(self) -> None:
         """Write the events gathered so far as a block."""
@@ -225,14 +312,18 @@ class TraceWriter:
             self._write_events()
         if self._checksums:
             raw = ChecksumsBlock.build(
-                [{"event": event, "digest": digest} for event, digest in self._checksums]
+                [
+                    {"process": process, "event": event, "digest": digest}
+                    for process, event, digest in self._checksums
+                ]
             )
-            self.add_block(BlockType.CHECKSUMS, raw, first=self._checksums[0][0])
+            self.add_block(BlockType.CHECKSUMS, raw)
             self._checksums = []
 
     def _write_events(self) -> None:
         count = len(self._records)
         sites = list(self._sites)
+        spans = self._spans
         streams = [
             codec.shuffle(b"".join(self._records), codec.RECORD.size),
             codec.shuffle(b"".join(self._segments), codec.SEGMENT.size),
@@ -241,8 +332,9 @@ class TraceWriter:
         packed = [codec.compress(stream) for stream in streams]
         parts = [
             codec.EVENTS_HEAD.pack(count, len(self._segments), self._block_time, len(sites)),
-            struct.pack(f"<{len(sites)}Q", *sites),
+            struct.pack(f"<{len(sites)}QI", *sites, len(spans)),
         ]
+        parts.extend(codec.SPAN.pack(process, *span) for process, span in spans.items())
         for raw, (codec_id, stored) in zip(streams, packed):
             parts.append(codec.STREAM.pack(codec_id, len(raw), len(stored)))
         parts.extend(stored for _, stored in packed)
@@ -252,6 +344,7 @@ class TraceWriter:
         self._records, self._segments, self._payload = [], [], []
         self._payload_size = 0
         self._sites = {}
+        self._spans = {}
         self.add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
         self._block_first = first + count
         self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(packed[2][1])
@@ -260,6 +353,7 @@ class TraceWriter:
         """Forget events that are not in the file; after a failed write."""
         self._records, self._segments, self._payload, self._checksums = [], [], [], []
         self._sites = {}
+        self._spans = {}
         self._payload_size = 0
         self.events = self._block_first - 1
 
@@ -269,8 +363,14 @@ class TraceWriter:
         """Write what is pending, the index, and how it ended."""
         self.flush()
         entries = [
-            {"type": kind, "offset": offset, "first_event": first, "count": count}
-            for kind, offset, first, count in self._index
+            {
+                "type": kind,
+                "offset": offset,
+                "process": process,
+                "first_event": first,
+                "count": count,
+            }
+            for kind, offset, process, first, count in self._index
         ]
         offset = self.add_block(BlockType.INDEX, IndexBlock.build(entries))
         self._finish(dataclasses.replace(end, index_offset=offset))

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sysrift.syscalls import NAMES
+from sysrift.trace.codec import BLOCK_HEADER
 from sysrift.trace.model import End, Event, EventFlag, EventKind
 from sysrift.trace.reader import Trace
 from sysrift.trace.schema import BlockType
@@ -91,7 +92,7 @@ def summarize(trace: Trace, last: int = 5) -> Summary:
         started=_time(metadata.get("started")),
         duration_us=_duration(trace),
         events=trace.event_count,
-        size=trace.size,
+        size=trace.file.size,
         closed=trace.closed,
         ended=how_it_ended(trace.end),
         host=_text(metadata.get("host")),
@@ -180,11 +181,13 @@ def _of_kind(kinds: Counter[tuple[int, int]], kind: EventKind) -> int:
 def storage(trace: Trace) -> Storage:
     """How the trace's bytes are used. Raises TraceError when its blocks are unreadable."""
     by_type: Counter[str] = Counter()
-    for entry, stored, _ in trace.blocks():
+    for entry, stored, _ in trace.file.blocks():
         known = entry.type in BlockType._value2member_map_
-        by_type[BlockType(entry.type).name.lower() if known else "unknown"] += stored + 24
+        by_type[BlockType(entry.type).name.lower() if known else "unknown"] += (
+            stored + BLOCK_HEADER.size
+        )
     event_bytes = by_type["events"]
-    payload = trace.payload_bytes()
+    payload = trace.file.payload_bytes()
     overhead = event_bytes - payload
     return Storage(
         by_type=dict(by_type),

@@ -51,6 +51,7 @@ def forge(
     """
     trace = Trace(source)
     writer = TraceWriter(target, trace.metadata)
+    assert writer.add_process(trace.process.pid, trace.process.how) == trace.process.id
     for number in sorted(trace.files):
         reference = trace.files[number]
         stored = writer.add_file(
@@ -65,7 +66,7 @@ def forge(
         for each in (edited,) if isinstance(edited, Event) else edited:
             _add(writer, each)
         if event.number in trace.checksums:
-            writer.add_checksum(digest(trace.checksums[event.number]))
+            writer.add_checksum(trace.process.id, digest(trace.checksums[event.number]))
         if trace.has_image(event.number):
             writer.add_image(_copied(trace, writer, trace.image(event.number), image))
     for text in trace.notes:

@@ -428,7 +428,7 @@ def test_every_reader_says_when_there_is_no_latest_trace(name, folder):
 def test_damage_in_the_middle_is_a_clear_error(name, folder):
     path = folder / "crasher-1.srl"
     with Trace(path) as trace:
-        (at,) = [e.offset for e, _, _ in trace.blocks() if e.type == BlockType.EVENTS]
+        (at,) = [e.offset for e, _, _ in trace.file.blocks() if e.type == BlockType.EVENTS]
     raw = bytearray(path.read_bytes())
     raw[at + 100] ^= 0xFF
     path.write_bytes(raw)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from traces import METADATA, PID, Builder, block, contents, crashed, cut_off, fill, image
+from traces import METADATA, Builder, block, contents, crashed, cut_off, fill, image
 
 from sysrift.errors import RecordError, TraceError
 from sysrift.trace import codec
@@ -79,10 +79,12 @@ def test_segment_record_has_the_same_bytes_in_schema_and_codec(values):
 
 
 @MANY
-@given(st.tuples(U8, U8, U16, U32, U32, U32, U64))
+@given(st.tuples(U8, U8, U16, U32, U32, U32, U32, U64))
 def test_block_header_has_the_same_bytes_in_schema_and_codec(values):
     packed = codec.BLOCK_HEADER.pack(*values)
-    names = ["type", "codec", "flags", "stored_length", "raw_length", "crc32", "first_event"]
+    names = [
+        "type", "codec", "flags", "stored_length", "raw_length", "crc32", "process", "first_event"
+    ]  # fmt: skip
     assert BlockHeader.build(dict(zip(names, values))) == packed
     parsed = BlockHeader.parse(packed)
     assert tuple(parsed[name] for name in names) == values
@@ -144,12 +146,16 @@ def written(path: Path, made, closed: bool = True) -> list:
     expected, now = [], 0
     for kind, flags, nr, passed, site, rsp, result, crc, args, parts in made:
         now += passed
-        builder.writer.add_event(kind, flags, nr, PID, now, site, rsp, result, crc, args, parts)
+        builder.writer.add_event(
+            kind, flags, nr, builder.process, now, site, rsp, result, crc, args, parts
+        )
         placed = [
             (what, base, offset if base == ABSOLUTE else (args[base] + offset) % (1 << 64), data)
             for what, base, offset, data in parts
         ]
-        expected.append((kind, flags, nr, PID, now, site, rsp, result, crc, args, placed))
+        expected.append(
+            (kind, flags, nr, builder.process, now, site, rsp, result, crc, args, placed)
+        )
     if closed:
         builder.close()
     else:
@@ -181,11 +187,11 @@ def test_a_block_of_events_can_be_read_by_the_schema_alone(made):
         raw = path.read_bytes()
         with Trace(path) as trace:
             expected = list(trace.events())
-            entries = [e for e, _, _ in trace.blocks() if e.type == BlockType.EVENTS]
+            entries = [e for e, _, _ in trace.file.blocks() if e.type == BlockType.EVENTS]
     number = 0
     for entry in entries:
         head = BlockHeader.parse(raw[entry.offset :])
-        body = raw[entry.offset + 24 : entry.offset + 24 + head.stored_length]
+        body = raw[entry.offset + codec.BLOCK_HEADER.size :][: head.stored_length]
         parsed = EventsBlock.parse(body)
         at = len(EventsBlock.build(parsed))
         streams = []
@@ -376,7 +382,7 @@ def test_a_newer_minor_version_with_a_longer_header_is_read(tmp_path):
     longer = FileHeader.build({**header, "minor": 9, "length": 40}) + bytes(8)
     path.write_bytes(longer + raw[32:])
     with Trace(path) as trace:  # what refers to blocks by offset is off by 8 in this makeshift
-        assert trace.format == "1.9"
+        assert trace.file.format == "2.9"
         assert trace.event_count == len(before.events)
 
 
@@ -392,7 +398,7 @@ def test_an_unknown_block_is_skipped_unless_it_is_required(
     writer = builder.writer
     writer.flush()
     raw = block(kind, flags, b'{"text": "from the future"}')
-    writer._index.append((kind, writer.size, 0, 0))
+    writer._index.append((kind, writer.size, 0, 0, 0))
     writer._write(raw)
     path = builder.close() if closed else builder.cut_off()
     if understood:
@@ -418,7 +424,7 @@ def test_a_tail_of_zeros_is_where_the_recording_was_cut_off(tmp_path):
 
 def test_a_length_is_not_believed_before_it_is_checked(tmp_path):
     path = cut_off(tmp_path / "t.srl")
-    huge = struct.pack("<BBHIIIQ", BlockType.NOTE, 0, 0, 1 << 30, 1 << 30, 0, 0)
+    huge = codec.BLOCK_HEADER.pack(BlockType.NOTE, 0, 0, 1 << 30, 1 << 30, 0, 0, 0)
     with path.open("ab") as file:
         file.write(huge + b"x")
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -550,6 +556,7 @@ def test_a_forged_block_with_a_good_checksum_never_breaks_the_reader(data):
 
 
 SMALL = st.one_of(st.integers(0, 3), U32)
+SPAN = st.tuples(st.sampled_from([1, 0, 7]), st.sampled_from([9, 8, 1]), st.integers(0, 3))
 
 
 @settings(deadline=None, max_examples=500)
@@ -570,6 +577,9 @@ def test_forged_events_never_break_the_reader(data):
         count, data.draw(st.sampled_from([parts, 0, 1 << 31])), data.draw(U64),
         data.draw(st.sampled_from([1, 2, 0, 1 << 31])),
     ) + bytes(16)  # fmt: skip
+    spans = data.draw(st.lists(SPAN, max_size=2)) or [(1, 9, count)]
+    raw += struct.pack("<I", data.draw(st.sampled_from([len(spans), 0, 1 << 31])))
+    raw += b"".join(codec.SPAN.pack(*span) for span in spans)
     for stream in streams:
         length = data.draw(st.sampled_from([len(stream), 0, 1 << 31]))
         raw += codec.STREAM.pack(data.draw(st.sampled_from([0, 1, 9])), length, len(stream))
@@ -585,11 +595,14 @@ def test_forged_events_never_break_the_reader(data):
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.lists(st.tuples(st.integers(0, 12), U64, SMALL, SMALL), min_size=1, max_size=5))
+@given(st.lists(st.tuples(st.integers(0, 14), U64, SMALL, SMALL, SMALL), min_size=1, max_size=5))
 def test_a_forged_index_never_breaks_the_reader(entries):
     raw = sample(False)[0]
     index = IndexBlock.build(
-        [{"type": t, "offset": o, "first_event": f, "count": c} for t, o, f, c in entries]
+        [
+            {"type": t, "offset": o, "process": p, "first_event": f, "count": c}
+            for t, o, p, f, c in entries
+        ]
     )
     first = block(BlockType.INDEX, 0, index)
     end = json.dumps({"how": "exited", "index_offset": len(raw)}).encode()

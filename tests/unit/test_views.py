@@ -449,7 +449,7 @@ def test_storage_accounts_for_every_byte(tmp_path):
     with Trace(builder.close()) as opened:
         used = storage(opened)
         headers = 32 + 16 + used.by_type.get("end", 0)
-        end_size = opened.size - 32 - 16 - sum(used.by_type.values())
+        end_size = opened.file.size - 32 - 16 - sum(used.by_type.values())
         overhead = builder.writer.overhead_bytes
         assert 0 <= end_size < 400, headers  # the END block is not in the index
         assert used.event_bytes - used.payload_bytes == overhead

@@ -63,7 +63,7 @@ def image(writer: TraceWriter, event: int = 0, pages: bytes = b"\x90" * 4096) ->
         (PageRun(0x401000, len(pages), block),),
     )  # fmt: skip
     return Image(
-        event, PID, bytes(216), bytes(832), b"auxv" * 4, tuple(range(11)), 8 << 20,
+        event, 1, bytes(216), bytes(832), b"auxv" * 4, tuple(range(11)), 8 << 20,
         "/opt/work/crasher", reference.id, (mapping,),
     )  # fmt: skip
 
@@ -74,6 +74,7 @@ class Builder:
     def __init__(self, path: Path, **metadata: Any) -> None:
         self.path = path
         self.writer = TraceWriter(path, {**METADATA, **metadata})
+        self.process = self.writer.add_process(PID, "exec")
         self.writer.add_image(image(self.writer))
         self.time = 1000
 
@@ -103,7 +104,7 @@ class Builder:
     ) -> int:
         self.time += 100
         return self.writer.add_event(
-            kind, flags, nr, PID, self.time, SITE, RSP, result, 0,
+            kind, flags, nr, self.process, self.time, SITE, RSP, result, 0,
             (*args, *(0,) * (6 - len(args))), segments,
         )  # fmt: skip
 
@@ -134,7 +135,7 @@ def fill(builder: Builder) -> Builder:
     call("openat", 0xFFFFFF9C, BUFFER, 0, result=ENOENT, segments=path_argument(b"/no/such"))
     builder.writer.note("a remark of the recorder")
     call(999, 1, 2, result=-38, flags=EventFlag.GUESSED)
-    builder.writer.add_checksum(b"0123456789abcdef")
+    builder.writer.add_checksum(builder.process, b"0123456789abcdef")
     call("write", 1, BUFFER, 3, result=3, segments=((SegmentKind.IN, 1, 0, b"abc"),))
     builder.signal(11, SEGFAULT)
     return builder
@@ -178,8 +179,8 @@ class Contents:
 def contents(path: Path) -> Contents:
     """Read everything that there is. Raises TraceError as the reader does."""
     with Trace(path) as trace:
-        list(trace.blocks())
-        trace.payload_bytes()
+        list(trace.file.blocks())
+        trace.file.payload_bytes()
         events = [
             (
                 event,
@@ -211,5 +212,5 @@ def contents(path: Path) -> Contents:
 def block(kind: int, flags: int, raw: bytes, codec_id: int = 0, first: int = 0) -> bytes:
     """The bytes of a block of any type."""
     head = (kind, codec_id, flags, len(raw), len(raw))
-    crc = zlib.crc32(raw, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, first)))
-    return codec.BLOCK_HEADER.pack(*head, crc, first) + raw
+    crc = zlib.crc32(raw, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, 0, first)))
+    return codec.BLOCK_HEADER.pack(*head, crc, 0, first) + raw
