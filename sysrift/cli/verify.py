@@ -33,14 +33,18 @@ class VerifyCommand:
         from sysrift.replay.verify import verify
 
         with open_trace(args) as trace:
-            progress = _Progress(trace.event_count)
+            progress = _Progress(trace.file.event_count)
             try:
                 verified = verify(trace, progress)
             finally:
                 progress.clear()
             if not args.quiet:
-                sums = f", {verified.checksums} memory checksums" if trace.checksums else ""
-                print(f"{trace.path}: faithful: {verified.events} events{sums}; {verified.ending}")
+                many = f"{verified.processes} processes, " if verified.processes > 1 else ""
+                sums = f", {verified.checksums} memory checksums" if verified.checksums else ""
+                print(
+                    f"{trace.path}: faithful: {many}{verified.events} events{sums}; "
+                    f"{verified.ending}"
+                )
         return 0
 
 

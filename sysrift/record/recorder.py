@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ptrace loop: one process, from its first instruction to its end, into a trace.
+"""One process while it is recorded: what happens at each of its stops.
 
 Two stops a system call: at its entry the program's side is read (arguments, the data handed in), at
 its exit the kernel's (result, what it wrote). What some calls need beyond their table row
-is in `special`; what signals need is here and in `signals`.
+is in `special`; what signals need is here and in `signals`. Whose stop it is, `loop` knows.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import errno
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
-from sysrift.record.files import FileTable
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
@@ -35,22 +35,22 @@ from sysrift.trace.model import (
     AFTER,
     BEFORE,
     Delivery,
-    End,
     EventFlag,
     EventKind,
+    Program,
     SegmentKind,
 )
-from sysrift.trace.writer import OutSegment, TraceWriter
-from sysrift.tracee import Mapping, Tracee, TraceeGone
+from sysrift.trace.writer import OutSegment
+from sysrift.tracee import Mapping, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import Shown, input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
 from sysrift.tracee.registers import NO_SYSCALL, Registers
 
-_TRAP_STOP = signal.SIGTRAP << 8 | 0x7F
+if TYPE_CHECKING:
+    from sysrift.record.loop import Recording
 
-_IDLE_FLUSH = 0.5
-"""Seconds after which events are written even when their block is not full."""
+_TRAP_STOP = signal.SIGTRAP << 8 | 0x7F
 
 _PATIENCE = 0.02
 """Seconds that a signal waits for a system call before it is delivered where the program is."""
@@ -58,102 +58,75 @@ _PATIENCE = 0.02
 _NR_RESTART_SYSCALL = 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
+_HOW = {
+    pt.PTRACE_EVENT_FORK: "fork",
+    pt.PTRACE_EVENT_VFORK: "vfork",
+    pt.PTRACE_EVENT_CLONE: "clone",
+}
+
 
 class RecordingStops(Exception):
-    """Recording cannot go on, though the program can; the message says why."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to record; see `sysrift-record --help`."""
-
-    checksum_every: int = 0  # a memory checksum every N events, and at the end; 0: none
-    affinity: frozenset[int] = frozenset()  # the CPUs that the program would have had
+    """A process cannot be recorded further, though it can go on; the message says why."""
 
 
 class Recorder:
-    """Records one tracee that stands at its PTRACE_EVENT_EXEC stop, until it ends."""
+    """Records one process of a tree, from its first stop to its end."""
 
     def __init__(
         self,
+        recording: Recording,
         pid: int,
-        writer: TraceWriter,
-        options: Options,
-        warn: Callable[[str], None],
-        store_all_files: bool = False,
+        process: int,
+        affinity: frozenset[int],
+        parent: Recorder | None = None,
     ) -> None:
-        self.tracee = Tracee(pid)
-        self.writer = writer
-        self.options = options
-        self.files = FileTable(writer.add_file, store_all_files)
-        self.leaks = ClosedLeaks()
+        """`process` is its `Process.id` in the trace, `affinity` the CPUs that it believes to have.
+
+        A `parent` in the midst of the call that made it hands on what is the same in the child.
+        """
+        self.recording = recording
+        self.writer = recording.writer
+        self.options = recording.options
+        self.files = recording.files
+        self.id = process
+        self.affinity = affinity
+        self.cpu = -1
         self.held = HeldSignals()
-        self.shared = SharedMemory()
-        self.affinity = frozenset(options.affinity)
         self.call: Call | None = None
         self.interrupted: Call | None = None
-        self._warn = warn
-        self._noted: set[str] = set()
-        self._started = time.monotonic_ns()
-        self._waiting = False
-        self._failure: OSError | None = None
+        self.is_stopped = True
         self._hold_until = 0.0
-        self._timer_armed = False
         self._exit_ip = self._exit_sp = 0
         self._at_boundary = False
-        self.stopped = ""
+        self._birth: Call | None = None
+        if parent is None:
+            self.tracee = Tracee(pid)
+            self.leaks = ClosedLeaks()
+            self.shared = SharedMemory()
+        else:
+            self.tracee = Tracee(pid, parent.tracee.remote_site)
+            self.leaks = copy.copy(parent.leaks)
+            self.shared = parent.shared.copy()
+            self._birth = parent.call
 
-    # -- what the rest of the recorder uses -----------------------------------------------------
+    # -- what the hooks of `special` and `image` use --------------------------------------------
 
     def now_us(self) -> int:
         """Microseconds since the recording began."""
-        return (time.monotonic_ns() - self._started) // 1000
+        return self.recording.now_us()
 
     def note(self, key: str, text: str, quiet: bool = False) -> None:
         """Tell the user once per `key`, on stderr (unless `quiet`) and in the trace."""
-        if key not in self._noted:
-            self._noted.add(key)
-            if not quiet:
-                self._warn(text)
-            self.writer.note(text)
+        self.recording.note(key, text, quiet)
 
     def mapped(self, mapping: Mapping) -> int | None:
         """The file behind a mapping (`image.FileRecorder`)."""
         return self.files.mapped(mapping, self.tracee.pid)
 
-    # -- the loop -------------------------------------------------------------------------------
-
-    def run(self) -> int:
-        """Record to the end; returns the program's wait status. The trace is closed afterwards."""
-        previous = signal.signal(signal.SIGALRM, self._on_timer)
-        try:
-            try:
-                self._begin()
-                self._loop()
-            except TraceeGone as gone:
-                return self._finish(gone.status)
-            except (RecordingStops, OSError) as reason:
-                return self._stop_recording(reason)
-            except Exception as bug:
-                return self._stop_recording(
-                    RecordingStops(f"internal error: {type(bug).__name__}: {bug}")
-                )
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
-            self.tracee.close()
-            self.writer.abandon()
-        raise AssertionError("the loop ends by an exception")
-
-    def _wait(self) -> int:
-        self._waiting = True
-        _, status = os.waitpid(self.tracee.pid, pt.WALL)
-        self._waiting = False
-        if status & 0xFF != 0x7F:
-            raise TraceeGone(self.tracee.pid, status)
-        return status
+    # -- stops ----------------------------------------------------------------------------------
 
     def _resume(self, sig: int = 0) -> None:
+        self.is_stopped = False
         try:
             pt.ptrace(pt.PTRACE_SYSCALL, self.tracee.pid, None, sig)
         except OSError as error:
@@ -161,46 +134,71 @@ class Recorder:
             if not pt.is_gone(error):
                 raise
 
-    def _begin(self) -> None:
-        """From the exec event to the execve's syscall-exit-stop; then the first image."""
-        self._resume()
-        while self._wait() != SYSCALL_STOP:
+    def begin_executed(self) -> None:
+        """From the exec event to the execve's syscall-exit-stop; then the first image; run."""
+        status = 0
+        while status != SYSCALL_STOP:
             self._resume()
+            status = self.tracee.wait()
+        self.is_stopped = True
         self._new_program(0)
+        self._go_on()
+
+    def begin_born(self) -> None:
+        """The first stop of a process that another one made: it returns from that call too."""
+        call = self._birth
+        assert call is not None
+        self._birth = None
+        registers = self.tracee.registers()
+        born = Call(call.nr, call.args, call.site, call.sp, self.now_us(), call.row)
+        born.input_crc = call.input_crc
+        born.segments = [part for part in call.segments if part[0] == SegmentKind.IN]
+        born.segments.append((SegmentKind.REGISTERS, ABSOLUTE, AFTER, bytes(registers)))
+        if call.row is not None:
+            for item in call.row.outputs(call.args, 0, self.tracee, call.before):
+                segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
+                born.segments += segments
+                born.flags |= flags
+        self._log(born, 0)
+        self._remember_boundary()
+        self._go_on()
+
+    def on_stop(self, status: int) -> None:
+        """The process stopped, as `status` of waitpid(2) says: deal with it, and resume."""
+        self.is_stopped = True
+        if status != SYSCALL_STOP:
+            self._other_stop(status)
+            return
+        entry = self.tracee.syscall_entry()
+        if entry is not None:
+            self._at_boundary = False
+            self._entry(entry.arch, entry.ip, entry.sp, entry.nr, entry.args)
+        else:
+            self._exit()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.held:
+            self._watch_held()
+        self._resume()
 
     def _new_program(self, event: int) -> None:
         """At the exit of an execve: close the leaks of the new program, take its image."""
-        self.tracee.reopen_memory()
-        self.tracee.remote_site = 0
-        self.shared.clear()
-        for remark in self.leaks.close(self.tracee):
-            self.note(remark, remark)
-        for sig, siginfo in self.tracee.held_signals:
-            self.held.hold(sig, siginfo)
-        self.tracee.held_signals.clear()
-        self.writer.add_image(image.capture(self.tracee, event, self, self.writer.add_data))
-        self._remember_boundary()
-
-    def _loop(self) -> None:
         tracee = self.tracee
-        while True:
-            if self.held:
-                self._watch_held()
-            self._resume()
-            status = self._wait()
-            while status != SYSCALL_STOP:
-                status = self._other_stop(status)
-            if self._failure is not None:
-                raise self._failure
-            try:
-                entry = tracee.syscall_entry()
-                if entry is not None:
-                    self._at_boundary = False
-                    self._entry(entry.arch, entry.ip, entry.sp, entry.nr, entry.args)
-                else:
-                    self._exit()
-            except ProcessLookupError:
-                continue  # killed meanwhile: the next wait tells
+        tracee.reopen_memory()
+        tracee.remote_site = 0
+        self.shared.clear()
+        self.cpu = self.recording.place(tracee.pid)
+        for remark in self.leaks.close(tracee):
+            self.note(remark, remark)
+        for sig, siginfo in tracee.held_signals:
+            self.held.hold(sig, siginfo)
+        tracee.held_signals.clear()
+        taken = image.capture(tracee, event, self, self.writer.add_data)
+        taken = dataclasses.replace(taken, task=self.id, cpu=self.cpu)
+        self.writer.add_program(self.id, Program(event, taken.exe, _command_line(tracee.pid)))
+        self.writer.add_image(taken)
+        self._remember_boundary()
 
     # -- system calls ---------------------------------------------------------------------------
 
@@ -285,7 +283,7 @@ class Recorder:
             EventKind.SYSCALL,
             call.flags,
             call.nr,
-            self.tracee.pid,
+            self.id,
             call.time_us,
             call.site,
             call.sp,
@@ -294,11 +292,10 @@ class Recorder:
             args,
             call.segments,
         )
-        if not self._timer_armed:
-            self._arm(_IDLE_FLUSH)
+        self.recording.arm_flush()
         every = self.options.checksum_every
         if every and number % every == 0 and not call.flags & _IMAGE:
-            self.writer.add_checksum(image.checksum(self.tracee))
+            self.writer.add_checksum(self.id, image.checksum(self.tracee))
         return number
 
     def _partly_written(self, call: Call) -> None:
@@ -332,10 +329,10 @@ class Recorder:
         self._log_end_of(call)
 
     def _log_end_of(self, call: Call) -> None:
-        every, number = self.options.checksum_every, self.writer.events + 1
+        every, number = self.options.checksum_every, self.writer.number(self.id) + 1
         self._log(call, 0)
         if every and number % every:
-            self.writer.add_checksum(image.checksum(self.tracee))
+            self.writer.add_checksum(self.id, image.checksum(self.tracee))
 
     def _rewind(self) -> None:
         """At a syscall-entry-stop: go back to before the `syscall` instruction, doing nothing."""
@@ -360,25 +357,25 @@ class Recorder:
 
     # -- other stops ----------------------------------------------------------------------------
 
-    def _other_stop(self, status: int) -> int:
-        """Deal with a stop that is no syscall-stop, resume, and return the next status."""
+    def _other_stop(self, status: int) -> None:
+        """Deal with a stop that is no syscall-stop, and resume."""
         event = status >> 16
         if event == 0:
-            return self._signal(os.WSTOPSIG(status))
+            self._signal(os.WSTOPSIG(status))
+            return
         if event == pt.PTRACE_EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP:
             # A group-stop (job control): stay stopped until SIGCONT (ptrace(2), PTRACE_LISTEN).
             pt.ptrace(pt.PTRACE_LISTEN, self.tracee.pid)
-            return self._wait()
+            return
         if event == pt.PTRACE_EVENT_STOP and self.held and self.call is None:
             self._deliver_in_code()
-        elif event in (pt.PTRACE_EVENT_FORK, pt.PTRACE_EVENT_VFORK, pt.PTRACE_EVENT_CLONE):
-            special.let_child_go(self)
+        elif event in _HOW:
+            self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
         elif event == pt.PTRACE_EVENT_EXEC and self.call is not None:
             self.call.flags |= _IMAGE
         self._resume()
-        return self._wait()
 
     def _dying(self) -> None:
         """PTRACE_EVENT_EXIT: the last moment that the program has memory."""
@@ -388,8 +385,8 @@ class Recorder:
 
     # -- signals --------------------------------------------------------------------------------
 
-    def _signal(self, sig: int) -> int:
-        """A signal-delivery-stop: deliver, hold, or emulate rdtsc; returns the next status."""
+    def _signal(self, sig: int) -> None:
+        """A signal-delivery-stop: deliver, hold, or emulate rdtsc; and resume."""
         tracee = self.tracee
         siginfo = tracee.siginfo()
         registers = tracee.registers()
@@ -398,9 +395,10 @@ class Recorder:
             if read is not None and self.leaks.tsc:
                 self._time_stamp(registers, read.number, read.length)
                 self._resume()
-                return self._wait()
+                return
             if is_synchronous(sig, siginfo):
-                return self._deliver(sig, siginfo, registers, EventFlag(0))
+                self._deliver(sig, siginfo, registers, EventFlag(0))
+                return
         at_boundary = self._at_boundary and (
             registers.rip == self._exit_ip and registers.rsp == self._exit_sp
         )
@@ -411,14 +409,13 @@ class Recorder:
         action = action_of(tracee.pid, sig)
         if action in (Action.IGNORE, Action.STOP):
             self._resume(sig)
-            return self._wait()
+            return
         if at_boundary or registers.rip == self._in_code_at:
             flags = EventFlag(0) if at_boundary else EventFlag.IN_CODE
-            return self._deliver(sig, siginfo, registers, flags, action)
+            self._deliver(sig, siginfo, registers, flags, action)
+            return
         self.held.hold(sig, siginfo)
-        self._watch_held()
-        self._resume()
-        return self._wait()
+        self._go_on()
 
     _in_code_at = -1
 
@@ -434,8 +431,8 @@ class Recorder:
         registers: Registers,
         flags: EventFlag,
         action: Action | None = None,
-    ) -> int:
-        """Let a signal happen and log what it did; returns the next wait status."""
+    ) -> None:
+        """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
         self._in_code_at = -1
         action = action or action_of(tracee.pid, sig)
@@ -448,14 +445,15 @@ class Recorder:
         if action is Action.FATAL:
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
-                self.writer.add_checksum(image.checksum(tracee))
+                self.writer.add_checksum(self.id, image.checksum(tracee))
             self._resume(sig)
-            return self._wait()
+            return
         tracee.resume(pt.PTRACE_SINGLESTEP, sig)
-        status = self._wait()
+        status = tracee.wait()
         if status != _TRAP_STOP:
             # The frame could not be written (no stack left): the kernel sends SIGSEGV instead.
-            return status
+            self.on_stop(status)
+            return
         entered = tracee.registers()
         segments += [
             (SegmentKind.REGISTERS, ABSOLUTE, AFTER, bytes(entered)),
@@ -464,8 +462,7 @@ class Recorder:
         ]
         self._log_signal(sig, flags, Delivery.HANDLER, registers, segments)
         self._remember_boundary()
-        self._resume()
-        return self._wait()
+        self._go_on()
 
     def _log_signal(
         self,
@@ -479,7 +476,7 @@ class Recorder:
             EventKind.SIGNAL,
             flags,
             sig,
-            self.tracee.pid,
+            self.id,
             self.now_us(),
             registers.rip,
             registers.rsp,
@@ -504,7 +501,7 @@ class Recorder:
             EventKind.TSC,
             0,
             number,
-            self.tracee.pid,
+            self.id,
             self.now_us(),
             site,
             registers.rsp,
@@ -513,93 +510,35 @@ class Recorder:
             (processor, 0, 0, 0, 0, 0),
         )
 
-    # -- timers ---------------------------------------------------------------------------------
-
-    def _arm(self, seconds: float) -> None:
-        self._timer_armed = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+    # -- held signals ---------------------------------------------------------------------------
 
     def _watch_held(self) -> None:
         if not self._hold_until:
             self._hold_until = time.monotonic() + _PATIENCE
-            self._arm(_PATIENCE)
+            self.recording.arm(_PATIENCE)
 
-    def _on_timer(self, *_: object) -> None:
-        """SIGALRM. Only acts while waiting for the program, so nothing else is half done."""
-        self._timer_armed = False
-        if not self._waiting:
-            self._arm(0.005)
-            return
-        if self._hold_until:
-            self._hold_until = 0.0
-            if self.held:
-                try:
-                    pt.ptrace(pt.PTRACE_INTERRUPT, self.tracee.pid)
-                except OSError:
-                    pass
-        try:
-            if self.writer.pending:
-                self.writer.flush()
-        except OSError as error:
-            self._failure = error
+    def interrupt_when_due(self, now: float) -> float:
+        """Stop the running process when a signal has waited long enough.
+
+        `now` is time.monotonic(). Returns the seconds that are left until then, 0 for nothing.
+        """
+        if not self._hold_until:
+            return 0.0
+        if self._hold_until > now:
+            return self._hold_until - now
+        self._hold_until = 0.0
+        if self.held:
+            try:
+                pt.ptrace(pt.PTRACE_INTERRUPT, self.tracee.pid)
+            except OSError:
+                pass
+        return 0.0
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _finish(self, status: int) -> int:
-        """The program ended: say how, and close the trace."""
-        if os.WIFSIGNALED(status):
-            end = End("killed", signal=os.WTERMSIG(status))
-        else:
-            end = End("exited", status=os.WEXITSTATUS(status))
-        self._close(end)
-        return status
-
-    def _close(self, end: End) -> None:
-        full = End(**{
-            **end.to_json(), "events": self.writer.events, "duration_us": self.now_us()
-        })  # fmt: skip
-        try:
-            if self._failure is not None:
-                raise self._failure
-            self.writer.close(full)
-        except OSError as error:
-            self.stopped = _why(error)
-            self._warn(f"the trace is cut short: {error.strerror}")
-            try:
-                short = {**full.to_json(), "how": "stopped", "message": _why(error)}
-                self._save_pending()
-                self.writer.close_short(End(**{**short, "events": self.writer.events}))
-            except OSError:
-                pass
-
-    def _save_pending(self) -> None:
-        """Large memory did not fit; the events gathered since the last block may."""
-        try:
-            self.writer.flush()
-        except OSError:
-            self.writer.drop_pending()
-
-    def _stop_recording(self, reason: Exception) -> int:
-        """Let the program run on unrecorded, close the trace, and wait for the program's end."""
-        message = self.stopped = _why(reason)
-        self._warn(f"recording stops here, the program goes on: {message}")
-        try:
-            self.let_go()
-        except (TraceeGone, OSError):
-            pass
-        if isinstance(reason, OSError):
-            self._failure = reason
-        self._close(End("stopped", message=message))
-        while True:
-            try:
-                _, status = os.waitpid(self.tracee.pid, pt.WALL)
-            except ChildProcessError:
-                return 0
-            if not os.WIFSTOPPED(status):
-                return status
-            # It could not be let go where it was: keep it running under ptrace.
-            sig = os.WSTOPSIG(status) if status >> 16 == 0 else 0
-            pt.ptrace(pt.PTRACE_CONT, self.tracee.pid, None, 0 if sig & 0x80 else sig)
+    def let_child_go(self, pid: int) -> None:
+        """Detach a child of this process that stands at its first stop, its leaks open again."""
+        special.let_child_go(self, pid)
 
     def let_go(self) -> None:
         """Detach, at a syscall-stop, and leave the program as if it never had been recorded."""
@@ -616,10 +555,11 @@ class Recorder:
         pt.ptrace(pt.PTRACE_DETACH, tracee.pid, None, 0)
 
 
-def _why(reason: Exception) -> str:
-    if isinstance(reason, OSError):
-        return reason.strerror or str(reason)
-    return str(reason)
+def _command_line(pid: int) -> tuple[str, ...]:
+    """The arguments of a process that has just been executed (proc_pid_cmdline(5))."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().rstrip(b"\0").split(b"\0")
+    return tuple(os.fsdecode(word) for word in words)
 
 
-__all__ = ["Options", "Recorder", "RecordingStops"]
+__all__ = ["Recorder", "RecordingStops"]

@@ -17,7 +17,7 @@ import sysrift
 from sysrift import machine
 from sysrift.errors import CannotExecute
 from sysrift.record import launch
-from sysrift.record.recorder import Options, Recorder
+from sysrift.record.loop import Options, Recording
 from sysrift.trace import store
 from sysrift.trace.writer import TraceWriter
 
@@ -32,6 +32,8 @@ class RecordOptions:
     checksum_every: int = 0
     store_all_files: bool = False
     pin: bool = True
+    follow: bool = True
+    wait: bool = True
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -97,20 +99,20 @@ def record(options: RecordOptions) -> int:
         os.sched_setaffinity(0, {cpu})
     restore = _step_aside(pid)
     try:
-        recorder = Recorder(
+        recording = Recording(
             pid,
             writer,
-            Options(options.checksum_every, affinity),
+            Options(options.checksum_every, affinity, cpu, options.follow, options.wait),
             warn=warn,
             store_all_files=options.store_all_files,
         )
-        status = recorder.run()
+        status = recording.run()
     finally:
         restore()
         os.sched_setaffinity(0, affinity)
     store.set_latest(target)
     if not options.quiet:
-        _summary(writer, target, status, recorder.stopped)
+        _summary(writer, target, status, recording.stopped)
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)

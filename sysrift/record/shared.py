@@ -34,6 +34,13 @@ class SharedMemory:
         self._last[address] = tracee.read_some(address, length)
         return True
 
+    def copy(self) -> SharedMemory:
+        """What a forked process has: the same mappings."""
+        other = SharedMemory()
+        other._last = dict(self._last)
+        other._wanted = set(self._wanted)
+        return other
+
     def clear(self) -> None:
         """Forget all mappings (execve)."""
         self._wanted.clear()

@@ -130,15 +130,16 @@ def _clone_flags(recorder: Recorder, call: Call) -> int:
 
 
 def new_task(recorder: Recorder, call: Call) -> None:
-    """fork and its kin: threads end the recording, children are let go unrecorded."""
+    """fork and its kin: threads end the recording of their process."""
     flags = _clone_flags(recorder, call)
     if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
         what = "starts a thread" if flags & CLONE_THREAD else "shares its memory with a new process"
         stop_recording(f"the program {what}, which is not recorded yet")
-    recorder.note(
-        "fork",
-        "the program starts child processes, which are not recorded: only the first process is",
-    )
+    if not recorder.options.follow:
+        recorder.note(
+            "fork",
+            "the program starts child processes, which are not recorded: only the first process is",
+        )
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
         call.lent = guess.memory_snapshot(recorder.tracee, _VFORK_LIMIT)
@@ -155,18 +156,11 @@ def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
         call.segments += guess.changes(recorder.tracee, call.lent)
 
 
-def let_child_go(recorder: Recorder) -> None:
-    """At PTRACE_EVENT_FORK and the like: detach the child, its leaks open again."""
-    message = ctypes.c_ulong()
-    parent = recorder.tracee
-    pt.ptrace(pt.PTRACE_GETEVENTMSG, parent.pid, None, ctypes.addressof(message))
-    pid = message.value
+def let_child_go(recorder: Recorder, pid: int) -> None:
+    """Detach a child of `recorder`'s that stands at its first stop, its leaks open again."""
     try:
-        _, status = os.waitpid(pid, pt.WALL)
-        if not os.WIFSTOPPED(status):
-            return
-        child = Tracee(pid, parent.remote_site)
-    except (OSError, ChildProcessError):
+        child = Tracee(pid, recorder.tracee.remote_site)
+    except OSError:
         return
     try:
         flags = _clone_flags(recorder, recorder.call) if recorder.call else 0

@@ -16,10 +16,13 @@ class Divergence(SysRiftError):
 
     exit_code = 3
 
-    def __init__(self, event: int, expected: str, found: str, cause: str) -> None:
+    def __init__(
+        self, event: int, expected: str, found: str, cause: str, process: str = ""
+    ) -> None:
+        """`process` names the one that it happened in, where there are several."""
         super().__init__(
-            f"divergence at event {event}: recorded {expected}, replay found {found}; "
-            f"likely cause: {cause}"
+            f"{process and process + ': '}divergence at event {event}: recorded {expected}, "
+            f"replay found {found}; likely cause: {cause}"
         )
         self.event = event
         self.expected = expected

@@ -11,6 +11,7 @@ events 1 to N-1 have happened and the program stands on the `syscall` instructio
 
 from __future__ import annotations
 
+import copy
 import enum
 import os
 import signal
@@ -80,7 +81,8 @@ class Engine:
     """Replays one trace in one tracee.
 
     `echo`, when set, gets what the program writes to stdout and stderr. `on_exec` is told of each
-    image that an execve puts in place.
+    image that an execve puts in place. `cpus` are those that the tracee and this thread may be
+    bound to, to follow the recorded process: cpuid, which cannot be trapped, tells the number.
     """
 
     def __init__(self, trace: Trace, tracee: Tracee) -> None:
@@ -89,6 +91,7 @@ class Engine:
         self.source = FileSource(trace)
         self.next = 1
         self.image: Image = trace.image(0)
+        self.cpus: frozenset[int] = frozenset()
         self.echo: Callable[[bytes], None] | None = None
         self.on_exec: Callable[[Image], None] | None = None
         self.check_checksums = False
@@ -100,6 +103,26 @@ class Engine:
         """Let go of everything but the tracee."""
         self.source.close()
         self.tracee.close()
+
+    def fork(self, trace: Trace, tracee: Tracee) -> Engine:
+        """An engine for the timeline of a child, in a `tracee` that is a copy of this one's.
+
+        Both stand before the call that makes the child.
+        """
+        child = Engine.__new__(Engine)
+        child.__dict__.update(self.__dict__)
+        child.trace, child.tracee = trace, tracee
+        child.source = self.source.fork(tracee)
+        child.checksums_checked = 0
+        child._output = copy.deepcopy(self._output)
+        child._calls = self._calls.fork(tracee, child.source)
+        return child
+
+    def _bind(self, cpu: int) -> None:
+        """Run where the recorded process ran, if that CPU is there."""
+        if cpu in self.cpus:
+            os.sched_setaffinity(self.tracee.pid, {cpu})
+            os.sched_setaffinity(0, {cpu})
 
     # -- positions ------------------------------------------------------------------------------
 
@@ -121,16 +144,17 @@ class Engine:
             event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL
         )
 
-    def load(self, event: int = 0) -> None:
+    def load(self, event: int = 0, reached: bool = False) -> None:
         """Put the image after event number `event` in place; the process is at its first
-        instruction afterwards, and `next` is `event` + 1."""
+        instruction afterwards, and `next` is `event` + 1. `reached`: by replaying up to there."""
         image = self.trace.image(event)
         images.restore(self.tracee, image, self.source)
         self.image = image
         self.next = event + 1
+        self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
         self.source.forget_shared()
-        if event == 0:
+        if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
         registers.orig_rax = NO_SYSCALL
@@ -215,7 +239,10 @@ class Engine:
         return f"signal {event.nr} at {event.site:#x} with rsp {event.rsp:#x}"
 
     def _divergence(self, expected: str, found: str) -> Divergence:
-        return Divergence(self.next, expected, found, likely_cause(self.trace, self.next))
+        process = self.trace.process
+        name = f"process {process.pid}" if len(self.trace.processes) > 1 else ""
+        cause = likely_cause(self.trace, self.next)
+        return Divergence(self.next, expected, found, cause, name)
 
     def unexpected(self, halt: Halt) -> Divergence:
         """The divergence that a halt is where nothing but the end was expected."""
@@ -230,7 +257,7 @@ class Engine:
     def _apply_call(self, event: Event, registers: Registers) -> None:
         tracee = self.tracee
         if event.flags & _IMAGE:
-            self.load(event.number)
+            self.load(event.number, reached=True)
             self._after(event)
             if self.on_exec is not None:
                 self.on_exec(self.image)
@@ -259,6 +286,8 @@ class Engine:
             block = event.result == _ERESTART_RESTARTBLOCK
             registers.rax = _NR_RESTART_SYSCALL if block else event.nr
         tracee.set_registers(registers)
+        if event.number == self.trace.process.parent_event:
+            self._bind(self.trace.process.cpu)  # its birth
         self._after(event)
 
     def _apply_segments(self, event: Event, registers: Registers) -> None:

@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 
 from sysrift.errors import TraceError
+from sysrift.image import RemoteMemory
 from sysrift.trace.model import FileReference
 from sysrift.trace.reader import Trace
+from sysrift.tracee import Tracee, read_maps
 
 _CHUNK = 1 << 20
 _MAP_PRIVATE = 2
@@ -35,6 +37,34 @@ class FileSource:
         self._descriptors.clear()
         self.forget_shared()
         self._paths.clear()
+
+    def fork(self, tracee: Tracee) -> FileSource:
+        """The same for a copy of the tracee: what is mapped shared there becomes a copy too.
+
+        A fork's shared mappings are its parent's. But what the two wrote there is in the events of
+        each, so in a replay neither may see the other's.
+        """
+        child = FileSource(self._trace)
+        copies: dict[int, int] = {}
+        for path, (descriptor, last) in self._shared.items():
+            name = os.readlink(f"/proc/self/fd/{descriptor}").removeprefix("/memfd:")
+            copied = os.memfd_create(name.removesuffix(" (deleted)"))
+            size = os.fstat(descriptor).st_size
+            os.ftruncate(copied, size)
+            for at in range(0, size, _CHUNK):
+                os.pwrite(copied, os.pread(descriptor, _CHUNK, at), at)
+            child._shared[path] = (copied, last)
+            copies[os.fstat(descriptor).st_ino] = copied
+        memory = RemoteMemory(tracee)
+        for mapping in read_maps(tracee.pid) if copies else ():
+            copied = copies.get(mapping.inode, -1)
+            if mapping.name.startswith("/memfd:") and copied >= 0:
+                length = mapping.end - mapping.start
+                where = f"/proc/{os.getpid()}/fd/{copied}"
+                memory.map_file(
+                    mapping.start, length, mapping.prot, where, mapping.offset, mapping.shared
+                )
+        return child
 
     def data(self, block: int, length: int) -> bytes:
         """Stored bytes of an image."""

@@ -44,6 +44,12 @@ class MemoryCalls:
         }
         self._attached: dict[int, int] = {}
 
+    def fork(self, tracee: Tracee, source: FileSource) -> MemoryCalls:
+        """The same for a copy of the tracee."""
+        child = MemoryCalls(tracee, source, self._brk)
+        child._attached = dict(self._attached)
+        return child
+
     def replay(self, event: Event) -> None:
         """Do what the call did. Raises RemoteSyscallError when the kernel refuses it now."""
         method = self._by_number.get(event.nr)

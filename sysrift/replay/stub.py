@@ -17,9 +17,9 @@ from sysrift.trace.reader import Trace
 from sysrift.tracee import RemoteSyscallError, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import ADDR_NO_RANDOMIZE, PR_SET_TSC, PR_TSC_SIGSEGV
-from sysrift.tracee.registers import signed
+from sysrift.tracee.registers import NO_SYSCALL, signed
 
-_NR_PRCTL = 157
+_NR_CLONE, _NR_PRCTL = 56, 157
 
 
 def pin(tracee_pid: int, trace: Trace) -> set[int]:
@@ -29,7 +29,7 @@ def pin(tracee_pid: int, trace: Trace) -> set[int]:
     program the CPU's number. Returns the CPUs that this thread could use before.
     """
     before = os.sched_getaffinity(0)
-    cpu = trace.metadata.get("cpu")
+    cpu = trace.image(0).cpu
     if cpu not in before:
         cpu = min(before)
     os.sched_setaffinity(tracee_pid, {cpu})
@@ -63,6 +63,40 @@ def prepare(tracee: Tracee, image: Image) -> None:
         resource.prlimit(tracee.pid, resource.RLIMIT_STACK, (limit, hard))
 
 
+def fork_stub(tracee: Tracee) -> Tracee:
+    """Make a copy of a headless stub, with all that it has become, by a real clone(2).
+
+    Without an exit signal: the original shall get no SIGCHLD when the copy ends.
+    The copy is stopped where the original is. `kill_stub` ends it.
+    """
+    saved = tracee.registers()
+    call = saved.copy()
+    call.set_call(_NR_CLONE)
+    call.rip = STUB_SYSCALL
+    tracee.set_registers(call)
+    tracee.resume(pt.PTRACE_CONT)
+    if tracee.wait() >> 16 != pt.PTRACE_EVENT_CLONE:
+        raise ReplayError("the replayed process could not be forked")
+    message = ctypes.c_ulong()
+    pt.ptrace(pt.PTRACE_GETEVENTMSG, tracee.pid, None, ctypes.addressof(message))
+    os.waitpid(message.value, pt.WALL)
+    tracee.resume(pt.PTRACE_CONT)  # to the int3 behind the stub's syscall instruction
+    tracee.wait()
+    child = Tracee(message.value, STUB_SYSCALL)
+    saved.orig_rax = NO_SYSCALL
+    for each in (tracee, child):
+        each.set_registers(saved)
+    return child
+
+
+def kill_stub(pid: int) -> None:
+    """End a stub of this process's, and reap it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, pt.WALL)
+
+
 @contextlib.contextmanager
 def headless_stub(trace: Trace) -> Iterator[Tracee]:
     """A prepared stub without any debugger; killed at exit.
@@ -89,7 +123,7 @@ def headless_stub(trace: Trace) -> Iterator[Tracee]:
         if not os.WIFSTOPPED(status):
             child = 0
             raise ReplayError("ptrace is not permitted here: run sysrift doctor to see why")
-        options = pt.PTRACE_O_TRACESYSGOOD | pt.PTRACE_O_EXITKILL
+        options = pt.PTRACE_O_TRACESYSGOOD | pt.PTRACE_O_EXITKILL | pt.PTRACE_O_TRACECLONE
         pt.ptrace(pt.PTRACE_SETOPTIONS, child, None, options)
         tracee = Tracee(child)
         pin(child, trace)
@@ -99,8 +133,5 @@ def headless_stub(trace: Trace) -> Iterator[Tracee]:
         if tracee is not None:
             tracee.close()
         if child:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child, pt.WALL)
+            kill_stub(child)
         os.sched_setaffinity(0, affinity)

@@ -54,11 +54,15 @@ OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 (length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
 
 
+class TraceWriteError(OSError):
+    """The trace file cannot take what should be written (a full disk, ...)."""
+
+
 class TraceWriter:
     """Writes one trace file.
 
-    Every method that writes raises OSError when the file cannot take it; the file then still ends
-    with a whole block (a partly written one is cut off again).
+    Every method that writes raises TraceWriteError when the file cannot take it; the file then
+    still ends with a whole block (a partly written one is cut off again).
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
@@ -118,7 +122,7 @@ class TraceWriter:
                 written = os.write(self._fd, view)
                 view = view[written:]
                 self._offset += written
-        except OSError:
+        except OSError as error:
             # Disk full: cut the part that went in, so that the file ends with a whole block (and
             # there is room again for the END block that says why).
             self._offset = start
@@ -127,7 +131,7 @@ class TraceWriter:
                 os.lseek(self._fd, start, os.SEEK_SET)
             except OSError:
                 pass
-            raise
+            raise TraceWriteError(error.errno, error.strerror) from error
 
     def add_block(
         self,
