@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sysrift.cli.terminal import add_color_argument, use_color
-from sysrift.cli.trace_argument import add_trace_argument, open_trace
+from sysrift.cli.trace_argument import add_process_argument, add_trace_argument, open_trace
 from sysrift.errors import UsageError
 
 if TYPE_CHECKING:
+    from sysrift.trace.model import Event
+    from sysrift.trace.reader import Trace
     from sysrift.views.filters import EventFilter
 
 
@@ -21,12 +23,14 @@ class DumpCommand:
     """Print the events of a trace.
 
     One event a line, much as strace prints it: number, seconds since the beginning, call, result;
-    also signals, time stamp reads, and at last how it ended. With --json, one object a line (its
-    fields are described in `pydoc sysrift.views.json_lines`).
+    also signals, time stamp reads, and at last how it ended. Where several processes were recorded,
+    the process id comes first, and numbers are each process's own. With --json, one object a line
+    (its fields are described in `pydoc sysrift.views.json_lines`).
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Declare the arguments."""
+        add_process_argument(parser, "all of them")
         add_trace_argument(parser)
         parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
         parser.add_argument("--failed", action="store_true", help="only calls that failed")
@@ -70,11 +74,11 @@ def _text_lines(args: argparse.Namespace) -> Iterator[str]:
     if color:
         from sysrift.views.lexer import highlight
     with open_trace(args) as trace:
-        for event in wanted.select(trace):
-            line = event_line(event, trace, limit)
+        for timeline, event in _chosen(args, trace, wanted):
+            line = end_line(timeline) if event is None else event_line(event, timeline, limit)
+            if len(trace.processes) > 1:
+                line = f"{timeline.process.pid:>7} {line}"
             yield highlight(line, True) if color else line
-        if wanted.reaches_end(trace):
-            yield highlight(end_line(trace), True) if color else end_line(trace)
 
 
 def _json_lines(args: argparse.Namespace) -> Iterator[str]:
@@ -83,10 +87,33 @@ def _json_lines(args: argparse.Namespace) -> Iterator[str]:
     wanted = _wanted(args)
     limit = SHOWN_BYTES if args.bytes is None else args.bytes
     with open_trace(args) as trace:
+        for timeline, event in _chosen(args, trace, wanted):
+            if event is None:
+                yield json.dumps(end_object(timeline))
+            else:
+                yield event_json(event, timeline, limit)
+
+
+def _chosen(
+    args: argparse.Namespace, trace: Trace, wanted: EventFilter
+) -> Iterator[tuple[Trace, Event | None]]:
+    """The wanted events, each with its process's timeline; None stands for the process's end."""
+    from sysrift.views.processes import all_events
+
+    if args.process is not None or len(trace.processes) == 1:
         for event in wanted.select(trace):
-            yield event_json(event, trace, limit)
+            if event.number >= trace.process.first_event:
+                yield trace, event
         if wanted.reaches_end(trace):
-            yield json.dumps(end_object(trace))
+            yield trace, None
+        return
+    timelines = {number: trace.of(number) for number in trace.processes}
+    for event in all_events(trace):
+        timeline = timelines[event.task]
+        if wanted.includes(event):
+            yield timeline, event
+        if event.number == timeline.event_count and wanted.reaches_end(timeline):
+            yield timeline, None
 
 
 def _wanted(args: argparse.Namespace) -> EventFilter:

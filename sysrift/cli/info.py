@@ -37,7 +37,7 @@ class InfoCommand:
 
         with open_trace(args) as trace:
             facts = summarize(trace)
-            with EventProgress("reading events", trace.event_count) as progress:
+            with EventProgress("reading events", trace.file.event_count) as progress:
                 counts = count_events(trace, progress.update)
             used = storage(trace)
             if args.json:
@@ -70,7 +70,7 @@ def _rows(trace: Trace, facts: Summary, counts: Counts, used: Storage) -> list[t
 
     when = facts.started.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if facts.started else ""
     what = (
-        f"{facts.events} (system calls {counts.system_calls}, signals {counts.signals}, "
+        f"{facts.all_events} (system calls {counts.system_calls}, signals {counts.signals}, "
         f"time stamp reads {counts.time_stamps})"
     )
     guessed = f"{counts.guessed} (what they wrote was found by comparing memory)"
@@ -84,6 +84,7 @@ def _rows(trace: Trace, facts: Summary, counts: Counts, used: Storage) -> list[t
         ("processor", facts.cpu_model),
         ("recorder", f"SysRift {facts.recorder}" if facts.recorder else ""),
         ("ended", facts.ended),
+        ("processes", f"{facts.processes} (sysrift ps lists them)" * (facts.processes > 1)),
         ("closed properly", "yes" if facts.closed else "no: up to the last whole block"),
         ("events", what),
         ("by name", _ranking(counts.by_name)),
@@ -124,10 +125,11 @@ def _json(trace: Trace, facts: Summary, counts: Counts, used: Storage) -> dict[s
         "program": facts.program,
         "duration_us": facts.duration_us,
         "closed": facts.closed,
+        "processes": facts.processes,
         "ended": facts.ended,
         "end": end_object(trace),
         "events": {
-            "total": facts.events,
+            "total": facts.all_events,
             "system_calls": counts.system_calls,
             "signals": counts.signals,
             "time_stamps": counts.time_stamps,

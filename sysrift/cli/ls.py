@@ -65,4 +65,4 @@ def _facts(path: Path) -> tuple[str, ...]:
             size = ""
         return "", "", "", size, f"unreadable: {error}"
     when = facts.started.astimezone().strftime("%Y-%m-%d %H:%M:%S") if facts.started else ""
-    return facts.program, when, str(facts.events), size_text(facts.size), facts.ended
+    return facts.program, when, str(facts.all_events), size_text(facts.size), facts.ended

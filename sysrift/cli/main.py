@@ -41,6 +41,7 @@ COMMANDS = {
     "verify": Entry("sysrift.cli.verify", "VerifyCommand"),
     "dump": Entry("sysrift.cli.dump", "DumpCommand"),
     "info": Entry("sysrift.cli.info", "InfoCommand"),
+    "ps": Entry("sysrift.cli.ps", "PsCommand"),
     "ls": Entry("sysrift.cli.ls", "LsCommand"),
     "doctor": Entry("sysrift.cli.doctor", "DoctorCommand"),
     "gdb-script": Entry("sysrift.cli.gdb_script", "GdbScriptCommand"),

@@ -47,6 +47,19 @@ class RecordCommand:
             action="store_true",
             help="let program and recorder run on different CPUs (a stop costs 3-10 times more)",
         )
+        parser.add_argument(
+            "-f",
+            "--follow",
+            choices=("all", "none"),
+            default="all",
+            help="which processes that the program starts are recorded too (default: all)",
+        )
+        parser.add_argument(
+            "--no-wait",
+            action="store_true",
+            help="end the recording when the program itself ends, though processes that it started "
+            "go on (they are let go)",
+        )
         parser.add_argument("program", metavar="PROGRAM", help="the program to run")
         parser.add_argument(
             "arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments"
@@ -64,6 +77,8 @@ class RecordCommand:
                 checksum_every=args.checksum,
                 store_all_files=args.store_all,
                 pin=not args.no_pin,
+                follow=args.follow == "all",
+                wait=not args.no_wait,
             )
         )
 

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from sysrift.cli.gdb_script import gdb_script_path
-from sysrift.cli.trace_argument import add_trace_argument, open_trace
+from sysrift.cli.trace_argument import add_process_argument, add_trace_argument, open_trace
 from sysrift.errors import ReplayError
 
 MINIMUM_GDB = 12
@@ -31,6 +31,7 @@ class ReplayCommand:
             metavar="PATH",
             help="the GDB to use (default: $SYSRIFT_GDB, else gdb)",
         )
+        add_process_argument(parser, "the one that crashed, else the first")
         add_trace_argument(parser)
         parser.add_argument("gdb_arguments", nargs="*", metavar="GDB-ARGS", help="GDB's arguments")
 
@@ -42,6 +43,7 @@ class ReplayCommand:
             args.file = None
         with open_trace(args) as trace:
             path = trace.path.resolve()
+            which = [] if args.process is None else ["--process", str(trace.process.pid)]
         gdb = _usable_gdb(args.gdb)
         quoted = '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
         words = [
@@ -49,7 +51,7 @@ class ReplayCommand:
             "-q",
             "-ex", f"python import sys; sys.path.append({_libraries()!r})",
             "-ex", f"source {gdb_script_path()}",
-            "-ex", f"sysrift-replay {quoted}",
+            "-ex", " ".join(["sysrift-replay", *which, quoted]),
             *args.gdb_arguments,
         ]  # fmt: skip
         os.execv(gdb, words)

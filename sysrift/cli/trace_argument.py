@@ -25,16 +25,37 @@ def add_trace_argument(parser: argparse.ArgumentParser) -> None:
     action.completer = _complete  # type: ignore[attr-defined]  # argcomplete's
 
 
+def add_process_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declare --process, whose text `args.process` holds; None when it is not given."""
+    parser.add_argument(
+        "--process",
+        metavar="PID|NAME",
+        help=f"which process of the trace, as `sysrift ps` lists them (default: {default})",
+    )
+
+
 def trace_path(args: argparse.Namespace) -> Path:
     """The path of the trace that the command line means. Raises TraceError when there is none."""
     return store.resolve(args.file)
 
 
 def open_trace(args: argparse.Namespace) -> Trace:
-    """The trace that the command line means, opened. Raises TraceError when it cannot be used."""
+    """The trace that the command line means, opened at the process that it names, if any.
+
+    Raises TraceError when it cannot be used, UsageError when there is no such process.
+    """
     from sysrift.trace.reader import Trace
 
-    return Trace(trace_path(args))
+    trace = Trace(trace_path(args))
+    if getattr(args, "process", None) is None:
+        return trace
+    from sysrift.views.processes import find_process
+
+    try:
+        return trace.of(find_process(trace, args.process).id)
+    except BaseException:
+        trace.close()
+        raise
 
 
 def _complete(prefix: str, **_: object) -> list[str]:

@@ -7,7 +7,7 @@ import argparse
 import sys
 import time
 
-from sysrift.cli.trace_argument import add_trace_argument, open_trace
+from sysrift.cli.trace_argument import add_process_argument, add_trace_argument, open_trace
 
 _PATIENCE = 2.0
 """Seconds without a sign of life that a user is fine with."""
@@ -26,6 +26,7 @@ class VerifyCommand:
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""
         parser.add_argument("-q", "--quiet", action="store_true", help="say nothing when faithful")
+        add_process_argument(parser, "all of them")
         add_trace_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ class VerifyCommand:
         with open_trace(args) as trace:
             progress = _Progress(trace.file.event_count)
             try:
-                verified = verify(trace, progress)
+                verified = verify(trace, progress, alone=args.process is not None)
             finally:
                 progress.clear()
             if not args.quiet:

@@ -33,6 +33,11 @@ class EventFilter:
             return False
         return not self.failed or is_failure(event)
 
+    def includes(self, event: Event) -> bool:
+        """Whether an event is wanted."""
+        last = event.number if self.last is None else self.last
+        return self.first <= event.number <= last and self.matches(event)
+
     def select(self, trace: Trace) -> Iterator[Event]:
         """The wanted events of `trace`, in order. Raises TraceError when they are unreadable."""
         return filter(self.matches, trace.events(self.first, self.last))

@@ -7,7 +7,8 @@ An event is
     kind     "syscall", "signal" or "tsc"
     name     "openat", "SIGSEGV", "rdtsc"
     nr       the system call's or signal's number
-    task     the recorded process
+    process  the recorded process: its number in the trace
+    pid      its process id
     time_us  microseconds since the recording began
     site     address of the instruction, and `rsp` there
     args     of a system call: six unsigned 64-bit numbers
@@ -29,7 +30,8 @@ An event is
         truncated true when only the leading bytes are given
 
 and the end is {"kind": "end", "how": "exited" | "killed" | "stopped" | "cut off", "status",
-"signal", "message", "duration_us", "events"}, with what applies.
+"signal", "message", "duration_us", "events", "process", "pid"}, with what applies; there is one for
+each process.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def event_object(event: Event, trace: Trace, limit: int = SHOWN_BYTES) -> dict[s
         "kind": _KINDS.get(event.kind, "unknown"),
         "name": event_name(event),
         "nr": event.nr,
-        "task": event.task,
+        "process": event.task,
+        "pid": trace.processes[event.task].pid,
         "time_us": event.time_us,
         "site": event.site,
         "rsp": event.rsp,
@@ -172,7 +175,12 @@ def error_name(number: int) -> str:
 
 def end_object(trace: Trace) -> dict[str, Any]:
     """How the trace ends, as the object that the module's description shows."""
-    value: dict[str, Any] = {"kind": "end", "events": trace.event_count}
+    value: dict[str, Any] = {
+        "kind": "end",
+        "process": trace.process.id,
+        "pid": trace.process.pid,
+        "events": trace.event_count,
+    }
     end = trace.end
     if end is None:
         return {**value, "how": "cut off"}

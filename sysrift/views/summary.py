@@ -20,6 +20,7 @@ from sysrift.trace.reader import Trace
 from sysrift.trace.schema import BlockType
 from sysrift.views.filters import is_failure
 from sysrift.views.json_lines import error_name
+from sysrift.views.processes import all_events, command_text
 from sysrift.views.signals import signal_name
 from sysrift.views.text import event_name, printable
 
@@ -38,7 +39,9 @@ class Summary:
     cwd: str
     started: datetime | None
     duration_us: int
-    events: int
+    processes: int
+    events: int  # of the process at hand
+    all_events: int
     size: int
     closed: bool
     ended: str  # "exited with status 0", see `how_it_ended`
@@ -91,7 +94,9 @@ def summarize(trace: Trace, last: int = 5) -> Summary:
         cwd=_text(metadata.get("cwd")),
         started=_time(metadata.get("started")),
         duration_us=_duration(trace),
-        events=trace.event_count,
+        processes=len(trace.processes),
+        events=trace.event_count - trace.process.first_event + 1,
+        all_events=trace.file.event_count,
         size=trace.file.size,
         closed=trace.closed,
         ended=how_it_ended(trace.end),
@@ -107,6 +112,8 @@ def summarize(trace: Trace, last: int = 5) -> Summary:
 
 def program_text(trace: Trace) -> str:
     """The recorded command line as a user would type it; `?` when the trace does not say."""
+    if trace.process.parent:
+        return command_text(trace)
     argv = trace.metadata.get("argv")
     words = [str(word) for word in argv] if isinstance(argv, list) else []
     return printable(" ".join(map(shlex.quote, words))) or _text(trace.metadata.get("exe")) or "?"
@@ -127,7 +134,7 @@ def last_failures(trace: Trace, count: int, searched: int = _SEARCHED) -> tuple[
     """The last `count` failed system calls among the last `searched` events, oldest first."""
     found: list[Event] = []
     upper = trace.event_count
-    lowest = max(1, upper - searched + 1)
+    lowest = max(trace.process.first_event, upper - searched + 1)
     while upper >= lowest and len(found) < count:
         lower = max(lowest, upper - _STEP + 1)
         failures = [event for event in trace.events(lower, upper) if _is_telling(event)]
@@ -142,7 +149,7 @@ def _is_telling(event: Event) -> bool:
 
 
 def count_events(trace: Trace, progress: Callable[[int], None] | None = None) -> Counts:
-    """Count all events; `progress` is told now and then how many it were so far.
+    """Count the events of all processes; `progress` is told now and then how many it were so far.
 
     Raises TraceError when they cannot be read.
     """
@@ -150,7 +157,7 @@ def count_events(trace: Trace, progress: Callable[[int], None] | None = None) ->
     kinds: Counter[tuple[int, int]] = Counter()
     failures: Counter[tuple[int, int]] = Counter()
     sample: dict[tuple[int, int], Event] = {}
-    for event in trace.events():
+    for done, event in enumerate(all_events(trace)):
         key = (event.kind, event.nr)
         kinds[key] += 1
         if event.result < 0 and is_failure(event):
@@ -160,8 +167,8 @@ def count_events(trace: Trace, progress: Callable[[int], None] | None = None) ->
             counts.incomplete += bool(event.flags & EventFlag.INCOMPLETE)
         if key not in sample:
             sample[key] = event
-        if progress is not None and event.number % _STEP == 0:
-            progress(event.number)
+        if progress is not None and done % _STEP == 0:
+            progress(done)
     for key, number in kinds.items():
         counts.by_name[event_name(sample[key])] += number
     for (nr, error), number in failures.items():
@@ -195,7 +202,7 @@ def storage(trace: Trace) -> Storage:
         payload_bytes=payload,
         files=len(trace.files),
         files_stored=sum(bool(file.chunks) for file in trace.files.values()),
-        bytes_per_event=overhead / trace.event_count if trace.event_count else 0.0,
+        bytes_per_event=overhead / trace.file.event_count if trace.file.event_count else 0.0,
     )
 
 
