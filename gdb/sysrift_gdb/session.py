@@ -26,6 +26,7 @@ from sysrift.trace.reader import Trace
 from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NO_SYSCALL, signed
+from sysrift.views.processes import find_process, most_interesting
 from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
@@ -41,12 +42,13 @@ _NR_GETPID = 39
 class Replay:
     """One trace replayed in GDB's current inferior."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, process: str | int | None = None) -> None:
         """Start the stub under GDB, rebuild the program, and stop at its beginning.
 
-        Raises SysRiftError; nothing is left behind then.
+        `process` is a pid or a name, or an id as a number; None: the one that crashed, else the
+        first. Raises SysRiftError; nothing is left behind then.
         """
-        self.trace = Trace(path)
+        self.trace = _opened(path, process)
         self._user_settings = {
             "startup-with-shell": "off",
             "disable-randomization": "on",
@@ -71,8 +73,8 @@ class Replay:
             self.engine = Engine(self.trace, self.tracee)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
-            self.engine.load(0)
-            self._show_program()
+            self.engine.cpus = frozenset(self._affinity)
+            self._begin()
             self.signals = SignalTable()
             self.catchpoints.ensure()
             self.catchpoints.enable_again(enabled)
@@ -111,10 +113,22 @@ class Replay:
             console.quietly("kill")
             raise
 
+    def _begin(self) -> None:
+        """To where looking at the process begins: its first program, or its return from fork."""
+        beginning = self.trace.beginning
+        if self.trace.has_image(beginning):
+            self.engine.load(beginning)
+        else:
+            self.engine.load(self.trace.image_before(beginning))
+            self._advance_to(beginning)
+            self.engine.play_next()
+        self._show_program()
+
     def _show_program(self) -> None:
         """Tell GDB which program this is now: symbols, shared libraries, breakpoints anew."""
         console.forget_caches()
         image = self.engine.image
+        self._shown = image.event
         if image.exe_file >= 0:
             program = self.engine.source.file_path(image.exe_file)
             if self.engine.source.is_stored_copy(image.exe_file):
@@ -352,16 +366,19 @@ class Replay:
         """
         with interrupts_held():
             self._forget_stop()
-            if target < self.engine.next or self.diverged:
-                self.restart()
             echo, self.engine.echo = self.engine.echo, None
-            image = self.engine.image
+            interrupted = False
             try:
                 with self.tracee.watchpoints_off():
-                    interrupted = self._advance_to(target)
+                    if target == 0:
+                        self._leave_end()
+                        self._begin()
+                    else:
+                        self._jump(target)
+                        interrupted = self._advance_to(target)
             finally:
                 self.engine.echo = echo
-                if self.engine.image is not image:
+                if self.engine.image.event != self._shown:
                     self._show_program()
                 self._hand_back()
         console.quietly("sharedlibrary")
@@ -370,18 +387,19 @@ class Replay:
         if interrupted:
             console.say(f"interrupted at event {self.engine.next}")
 
-    def restart(self) -> None:
-        """Back to the start."""
+    def _jump(self, target: int) -> None:
+        """To the last image before event `target`, when that is the way, or a short cut."""
+        nearest = self.trace.image_before(target)
+        if target < self.engine.next or self.diverged or nearest >= self.engine.next:
+            self._leave_end()
+            self.engine.load(nearest)
+
+    def _leave_end(self) -> None:
+        """What was said and done at the end, or at a divergence, is no more."""
         self.diverged = False
         self.said_end = False
         self._ended_by = 0
-        image = self.engine.image
-        if self._exec_pending or image.event:
-            self.engine.load(0)
-            self._exec_pending = False
-            self._show_program()
-        else:
-            self.engine.load(0)
+        self._exec_pending = False
         for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"):
             self.signals.report(name, False)
 
@@ -434,12 +452,26 @@ def _shows(user: UserBreakpoints, event: Event) -> bool:
     return bool(event.flags & EventFlag.IMAGE) or _wants(user, event)
 
 
+def _opened(path: Path, process: str | int | None) -> Trace:
+    """A trace at the process that the user means."""
+    trace = Trace(path)
+    try:
+        if process is None:
+            process = most_interesting(trace).id
+        elif isinstance(process, str):
+            process = find_process(trace, process).id
+        return trace.of(process)
+    except BaseException:
+        trace.close()
+        raise
+
+
 def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 _starting = False  # a stub is being started, by `starti`
-_replay_next: Path | None = None  # what to replay when the user's `starti` is done
+_replay_next: tuple[Path, int] | None = None  # what to replay when the user's `starti` is done
 
 current: Replay | None = None
 """The replay of this GDB, if one goes on."""
@@ -459,8 +491,11 @@ def drop_if_dead() -> None:
         current.close()
 
 
-def begin(path: Path) -> Replay:
-    """Begin to replay a trace, ending a replay that goes on. Raises SysRiftError."""
+def begin(path: Path, process: str | int | None = None) -> Replay:
+    """Begin to replay a process of a trace (see `Replay`), ending a replay that goes on.
+
+    Raises SysRiftError.
+    """
     global current
     drop_if_dead()
     if current is not None:
@@ -468,7 +503,7 @@ def begin(path: Path) -> Replay:
         current.close(killed=False)
     elif gdb.selected_inferior().pid:
         raise ReplayError("this GDB is debugging a live program: kill it first, or use another GDB")
-    current = Replay(path)
+    current = Replay(path, process)
     return current
 
 
@@ -477,7 +512,7 @@ def prepare_starti() -> None:
     global _replay_next
     drop_if_dead()
     if current is not None and not _starting:
-        _replay_next = current.trace.path
+        _replay_next = current.trace.path, current.trace.process.id
         current.close(killed=False)
         console.quietly(f"exec-file {_quoted(str(stub_path()))}")
 
@@ -487,9 +522,9 @@ def replay_after_starti() -> bool:
     global _replay_next
     if _replay_next is None or _starting:
         return False
-    path, _replay_next = _replay_next, None
+    (path, process), _replay_next = _replay_next, None
     console.quietly("kill")
-    begin(path)
+    begin(path, process)
     console.say(f"back at the start of {path}")
     return True
 

@@ -58,6 +58,17 @@ class _Parser(argparse.ArgumentParser):
 
     failure = 2
 
+    def parse_rest(self, words: list[str]) -> argparse.Namespace:
+        """Parse; what follows `--` is `rest`, for a command that has a default for that."""
+        rest = None
+        if self.get_default("rest") is not None and "--" in words:
+            at = words.index("--")
+            words, rest = words[:at], words[at + 1 :]
+        args = self.parse_args(words)
+        if rest is not None:
+            args.rest = rest
+        return args
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(self.failure, f"sysrift: {message}\n")
@@ -137,12 +148,12 @@ def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"SysRift {sysrift.__version__}")
 
 
-def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace:
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    return parser.parse_args(words)
+    return parser.parse_rest(words)
 
 
 def _guarded(failure: int, action: Callable[[], int]) -> int:

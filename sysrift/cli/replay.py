@@ -33,14 +33,11 @@ class ReplayCommand:
         )
         add_process_argument(parser, "the one that crashed, else the first")
         add_trace_argument(parser)
-        parser.add_argument("gdb_arguments", nargs="*", metavar="GDB-ARGS", help="GDB's arguments")
+        parser.usage = "%(prog)s [-h] [--gdb PATH] [--process PID|NAME] [FILE] [-- GDB-ARGS ...]"
+        parser.set_defaults(rest=[])
 
     def run(self, args: argparse.Namespace) -> int:
         """Become GDB. Raises TraceError or ReplayError when that makes no sense."""
-        if args.file is not None and args.file.startswith("-"):
-            # `sysrift-replay -- -batch`: there is no FILE, all of it is GDB's.
-            args.gdb_arguments.insert(0, args.file)
-            args.file = None
         with open_trace(args) as trace:
             path = trace.path.resolve()
             which = [] if args.process is None else ["--process", str(trace.process.pid)]
@@ -52,7 +49,7 @@ class ReplayCommand:
             "-ex", f"python import sys; sys.path.append({_libraries()!r})",
             "-ex", f"source {gdb_script_path()}",
             "-ex", " ".join(["sysrift-replay", *which, quoted]),
-            *args.gdb_arguments,
+            *args.rest,
         ]  # fmt: skip
         os.execv(gdb, words)
 

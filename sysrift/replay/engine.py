@@ -510,6 +510,16 @@ class Engine:
             else:
                 return Halt(Reason.SIGNAL, sig)
 
+    def play_next(self) -> None:
+        """From the next event's `syscall` instruction to right behind it.
+
+        For a call that comes at once: `advance` has REACHED it. Raises Divergence, TraceeGone.
+        """
+        self.tracee.resume(pt.PTRACE_SYSEMU)
+        status = self.tracee.wait()
+        if status != SYSCALL_STOP or not self.system_call(self.tracee.registers()):
+            raise self.unexpected(Halt(Reason.SIGNAL, os.WSTOPSIG(status)))
+
     def _advance_in_code(self, event: Event) -> Halt | None:
         """Find the point, between two system calls, where a signal was delivered.
 

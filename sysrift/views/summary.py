@@ -99,7 +99,7 @@ def summarize(trace: Trace, last: int = 5) -> Summary:
         all_events=trace.file.event_count,
         size=trace.file.size,
         closed=trace.closed,
-        ended=how_it_ended(trace.end),
+        ended=_ended(trace),
         host=_text(metadata.get("host")),
         kernel=_text(metadata.get("kernel")),
         machine=_text(metadata.get("machine")),
@@ -128,6 +128,13 @@ def how_it_ended(end: End | None) -> str:
     if end.how == "killed":
         return f"killed by {signal_name(end.signal)}"
     return f"recording stopped: {printable(end.message) or 'no reason given'}"
+
+
+def _ended(trace: Trace) -> str:
+    text = how_it_ended(trace.end)
+    if trace.end is not None and not trace.closed:
+        text += "; the recording was cut off after that"
+    return text
 
 
 def last_failures(trace: Trace, count: int, searched: int = _SEARCHED) -> tuple[Event, ...]:

@@ -4,25 +4,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
 
 from sysrift.errors import UsageError
 from sysrift.views.filters import EventFilter, parse_names, parse_range
 from sysrift.views.lexer import highlight
 from sysrift.views.text import end_line, event_line
-from sysrift_gdb import console, session
+from sysrift_gdb import arguments, console, session
 from sysrift_gdb.commands import ReplayCommand
 
 _AROUND = 10
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"sysrift-events: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sysrift-events", add_help=False, allow_abbrev=False)
+    parser = arguments.parser("sysrift-events")
     parser.add_argument("range", nargs="?")
     parser.add_argument("--failed", action="store_true")
     parser.add_argument("--name")
@@ -42,7 +36,7 @@ class Events(ReplayCommand):
         replay = session.active()
         trace, here = replay.trace, replay.engine.next
         options = _parser().parse_args(words)
-        first, last = 1, None
+        first, last = trace.process.first_event, None
         if options.range:
             first, last = parse_range(options.range)
             if first > trace.event_count:

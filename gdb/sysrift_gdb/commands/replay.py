@@ -10,15 +10,17 @@ from sysrift.trace.reader import Trace
 from sysrift.views.lexer import highlight
 from sysrift.views.summary import duration_text, summarize
 from sysrift.views.text import event_line
-from sysrift_gdb import console, session
+from sysrift_gdb import arguments, console, session
 from sysrift_gdb.commands import ReplayCommand, show_position
 
 
 class Replay(ReplayCommand):
-    """Replay a recorded run: sysrift-replay [TRACE]
+    """Replay a recorded run: sysrift-replay [--process PID|NAME] [TRACE]
 
     Rebuilds the recorded process and stops at its beginning. TRACE is a file, or the name of a
-    trace in the trace directory; the newest one if there is no argument. From there GDB's ordinary
+    trace in the trace directory; the newest one if there is no argument. Of several processes the
+    one that crashed is replayed, else the first, or the one that --process says (`sysrift-ps` lists
+    them). From there GDB's ordinary
     commands work over the recorded run; `sysrift-goto`, `sysrift-events`, `sysrift-when` and
     `sysrift-info` go with it. `run` and `start` restart the replay, `kill` ends it."""
 
@@ -29,9 +31,11 @@ class Replay(ReplayCommand):
 
     def run(self, words: list[str], from_tty: bool) -> None:
         """Begin a replay."""
-        if len(words) > 1:
-            raise gdb.GdbError("SysRift: sysrift-replay takes one trace")
-        replay = session.begin(store.resolve(words[0] if words else None))
+        options = arguments.parser("sysrift-replay")
+        options.add_argument("--process")
+        options.add_argument("trace", nargs="?")
+        chosen = options.parse_args(words)
+        replay = session.begin(store.resolve(chosen.trace), chosen.process)
         take_over_run()
         _introduce(replay.trace)
         show_position()
@@ -40,6 +44,8 @@ class Replay(ReplayCommand):
 def _introduce(trace: Trace) -> None:
     """Say what was recorded, how it ended, and what failed last."""
     summary = summarize(trace)
+    if summary.processes > 1:
+        console.say(f"process {trace.process.pid} of {summary.processes} (sysrift-ps lists them)")
     console.say(f"{summary.program} (recorded {summary.started:%Y-%m-%d %H:%M:%S})"
                 if summary.started else summary.program)  # fmt: skip
     console.say(f"{summary.events} events in {duration_text(summary.duration_us)}; {summary.ended}")
