@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sysrift.syscalls import BadAddress, Range, Row
 from sysrift.trace.model import ABSOLUTE, EventFlag, SegmentKind
 from sysrift.trace.writer import CHUNK, OutSegment
 from sysrift.tracee import Tracee
+
+if TYPE_CHECKING:
+    from sysrift.record.lent import LentMemory
 
 Snapshot = list[tuple[int, bytes]]
 """(address, bytes) of memory as it was at the call's entry."""
@@ -37,7 +41,7 @@ class Call:
         self.input_crc = 0
         self.before: object = None
         self.guess: Snapshot | None = None
-        self.lent: Snapshot | None = None
+        self.lent: LentMemory | None = None
         self.segments: list[OutSegment] = []
         self.effect: Callable[[int], int | None] | None = None
         self.rewound = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sysrift.image import checksum_spans
 from sysrift.record.call import Snapshot
 from sysrift.trace.model import SegmentKind
 from sysrift.trace.writer import OutSegment
@@ -31,18 +30,6 @@ def arguments_snapshot(tracee: Tracee, args: tuple[int, ...]) -> Snapshot:
         if mapping is not None:
             windows[value] = max(min(WINDOW, mapping.end - value), windows.get(value, 0))
     return [(start, tracee.read_some(start, length)) for start, length in windows.items()]
-
-
-def memory_snapshot(tracee: Tracee, limit: int) -> Snapshot | None:
-    """All writable memory, None when it is more than `limit` bytes."""
-    snapshot: Snapshot = []
-    total = 0
-    for start, length in checksum_spans(tracee.pid):
-        total += length
-        if total > limit:
-            return None
-        snapshot.append((start, tracee.read_some(start, length)))
-    return snapshot
 
 
 def changes(tracee: Tracee, before: Snapshot) -> list[OutSegment]:

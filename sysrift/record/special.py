@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sysrift.record import guess
 from sysrift.record.call import Call
+from sysrift.record.lent import LentMemory
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.model import ABSOLUTE, AFTER, SegmentKind
 from sysrift.trace.writer import CHUNK
@@ -35,9 +35,6 @@ MAP_SHARED_MASK, MAP_ANONYMOUS = 0x03, 0x20
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
 MADV_FREE = 8
-
-_VFORK_LIMIT = 256 << 20
-"""Writable memory above this is not compared around a vfork."""
 
 
 def stop_recording(message: str) -> None:
@@ -142,18 +139,13 @@ def new_task(recorder: Recorder, call: Call) -> None:
         )
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
-        call.lent = guess.memory_snapshot(recorder.tracee, _VFORK_LIMIT)
-        if call.lent is None:
-            stop_recording(
-                "the program lends more than 256 MiB of memory to a child (vfork), "
-                "which is not recorded yet"
-            )
+        call.lent = LentMemory(recorder.tracee)
 
 
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
     """What a vfork child wrote into the memory it borrowed."""
     if call.lent is not None:
-        call.segments += guess.changes(recorder.tracee, call.lent)
+        call.segments += call.lent.changes(recorder.tracee)
 
 
 def let_child_go(recorder: Recorder, pid: int) -> None:
