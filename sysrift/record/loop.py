@@ -25,6 +25,9 @@ from sysrift.tracee import ptrace as pt
 _IDLE_FLUSH = 0.5
 """Seconds after which events are written even when their block is not full."""
 
+_HINT_AFTER = 2.0
+"""Seconds that processes may go on after the program itself before the user is told."""
+
 _BUSY_RETRY = 0.005
 """Seconds after which a timer that came at a bad moment comes again."""
 
@@ -64,6 +67,7 @@ class Recording:
         self._waiting = False
         self._failure: OSError | None = None
         self._armed_until = 0.0
+        self._hint_at = 0.0
         self._requested = ""
         self._first = pid
         self._first_status: int | None = None
@@ -277,6 +281,8 @@ class Recording:
             end = End("exited", status=os.WEXITSTATUS(status))
         if recorder.tracee.pid == self._first:
             self._first_status = status
+            self._hint_at = time.monotonic() + _HINT_AFTER
+            self.arm(_HINT_AFTER)
         self._forget(recorder, end)
         self._release_strays(recorder)
 
@@ -387,6 +393,14 @@ class Recording:
             self.arm(_BUSY_RETRY)
             return
         now = time.monotonic()
+        if self._hint_at > now:
+            self.arm(self._hint_at - now)
+        elif self._hint_at:
+            self._hint_at = 0.0
+            self._warn(
+                f"the program has ended, {len(self.processes)} processes that it started go on and "
+                "are recorded: Ctrl-C ends the recording and lets them go"
+            )
         for recorder in self.processes.values():
             wait = recorder.interrupt_when_due(now)
             if wait:

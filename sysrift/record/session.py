@@ -97,15 +97,15 @@ def record(options: RecordOptions) -> int:
         raise
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
-    restore = _step_aside(pid)
+    recording = Recording(
+        pid,
+        writer,
+        Options(options.checksum_every, affinity, cpu, options.follow, options.wait),
+        warn=warn,
+        store_all_files=options.store_all_files,
+    )
+    restore = _step_aside(pid, recording)
     try:
-        recording = Recording(
-            pid,
-            writer,
-            Options(options.checksum_every, affinity, cpu, options.follow, options.wait),
-            warn=warn,
-            store_all_files=options.store_all_files,
-        )
         status = recording.run()
     finally:
         restore()
@@ -118,20 +118,25 @@ def record(options: RecordOptions) -> int:
     return os.WEXITSTATUS(status)
 
 
-def _step_aside(pid: int) -> Any:
-    """Keyboard signals are the program's: ignore them; pass a SIGTERM on. Returns the undoing."""
-    previous = {
-        sig: signal.signal(sig, signal.SIG_IGN)
-        for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-    }
+def _step_aside(pid: int, recording: Recording) -> Any:
+    """Keyboard signals are the program's, and a SIGTERM is passed on to it. Returns the undoing.
+
+    When the program itself is over and only processes that it started go on, Ctrl-C or a SIGTERM
+    ends the recording.
+    """
 
     def forward(sig: int, _: object) -> None:
-        try:
-            os.kill(pid, sig)
-        except ProcessLookupError:
-            pass
+        if recording.first_has_ended:
+            recording.request_stop(f"the recorder got {signal.Signals(sig).name}")
+        elif sig == signal.SIGTERM:
+            try:
+                os.kill(pid, sig)
+            except ProcessLookupError:
+                pass
 
-    previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, forward)
+    previous = {sig: signal.signal(sig, forward) for sig in (signal.SIGINT, signal.SIGTERM)}
+    for sig in (signal.SIGQUIT, signal.SIGHUP):
+        previous[sig] = signal.signal(sig, signal.SIG_IGN)
 
     def undo() -> None:
         for sig, handler in previous.items():
