@@ -362,6 +362,25 @@ class TraceFile:
             raise TraceError("damaged trace: its process table makes no sense")
         self.processes[process.id] = process
 
+    def programs_of(self, process: int) -> list[Program]:
+        """What a process executed, one after another, or else what its parent did."""
+        while process not in self.programs and self.processes[process].parent:
+            process = self.processes[process].parent
+        return self.programs.get(process, [])
+
+    def last_number(self, process: int) -> int:
+        """The number of a process's last event; without any, the number before its first."""
+        return self._next_number(process) - 1
+
+    def end_of(self, process: int) -> End | None:
+        """How a process ended; None when the recording was cut off before."""
+        end = self.ends.get(process)
+        if end is not None and end.events > self.last_number(process):
+            return None  # what came before was not written any more
+        if end is None and process == min(self.processes):
+            return self.end
+        return end
+
     def spans(self, process: int) -> list[Span]:
         """Where the events of a process are, in order."""
         return self._spans[process]

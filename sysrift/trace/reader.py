@@ -138,12 +138,7 @@ class Trace:
     @property
     def end(self) -> End | None:
         """How the process ended; None when the recording was cut off before."""
-        end = self.file.ends.get(self.process.id)
-        if end is not None and end.events > self.event_count:
-            return None  # what came before was not written any more
-        if end is None and self.process.id == min(self.file.processes):
-            return self.file.end
-        return end
+        return self.file.end_of(self.process.id)
 
     @property
     def closed(self) -> bool:
@@ -154,11 +149,8 @@ class Trace:
 
     @property
     def programs(self) -> list[Program]:
-        """What the process executed, one after another; the last is an ancestor's at least."""
-        process = self.process
-        while not self.file.programs[process.id] and process.parent:
-            process = self.file.processes[process.parent]
-        return self.file.programs[process.id]
+        """What the process executed, one after another, or else what its parent did."""
+        return self.file.programs_of(self.process.id)
 
     @property
     def beginning(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from sysrift.errors import UsageError
+from sysrift.trace.file import TraceFile
 from sysrift.trace.model import End, Event, Process
 from sysrift.trace.reader import Trace
 from sysrift.views.text import printable
@@ -42,7 +43,7 @@ class ProcessFacts:
     @property
     def crashed(self) -> bool:
         """Whether it ended by a signal of a program's own fault."""
-        return self.end is not None and self.end.how == "killed" and self.end.signal in CRASHES
+        return _crashed(self.end)
 
 
 def process_facts(trace: Trace) -> list[ProcessFacts]:
@@ -54,42 +55,40 @@ def process_facts(trace: Trace) -> list[ProcessFacts]:
     waiting = [(process, 0) for process in reversed(children.get(0, []))]
     while waiting:
         process, depth = waiting.pop()
-        own = trace.of(process.id)
         found.append(
             ProcessFacts(
                 process,
                 depth,
-                command_text(own),
-                _beginning(own),
-                own.event_count - process.first_event + 1,
-                own.end,
+                command_text(trace.file, process),
+                _beginning(trace.file, process),
+                trace.file.last_number(process.id) - process.first_event + 1,
+                trace.file.end_of(process.id),
             )
         )
         waiting += [(child, depth + 1) for child in reversed(children.get(process.id, []))]
     return found
 
 
-def command_text(trace: Trace) -> str:
+def command_text(file: TraceFile, process: Process) -> str:
     """What a process executed last, as a user would type it."""
-    programs = trace.programs
+    programs = file.programs_of(process.id)
     if not programs:
         return "?"
     words = programs[-1].argv or (programs[-1].exe,)
     text = printable(" ".join(map(shlex.quote, words)))
-    return text if trace.file.programs[trace.process.id] else f"({text})"
+    return text if process.id in file.programs else f"({text})"
 
 
-def _beginning(trace: Trace) -> str:
-    process = trace.process
+def _beginning(file: TraceFile, process: Process) -> str:
     if not process.parent:
         return "attached to" if process.how == "attach" else "started"
-    executed = "+exec" if trace.file.programs[process.id] else ""
+    executed = "+exec" if process.id in file.programs else ""
     return f"{process.how}{executed}"
 
 
-def names_of(trace: Trace) -> set[str]:
+def _names(file: TraceFile, process: Process) -> set[str]:
     """The names by which a user may call a process: of its program, as executed and as found."""
-    own = trace.file.programs[trace.process.id]
+    own = file.programs.get(process.id, [])
     names = {PurePath(program.exe).name for program in own}
     return names | {PurePath(program.argv[0]).name for program in own if program.argv}
 
@@ -101,11 +100,11 @@ def find_process(trace: Trace, text: str) -> Process:
         if by_pid:
             return by_pid[-1]  # a pid that comes again: the newest
         raise UsageError(f"no process {text} was recorded: sysrift ps lists them")
-    named = [p for p in trace.processes.values() if text in names_of(trace.of(p.id))]
+    named = [p for p in trace.processes.values() if text in _names(trace.file, p)]
     if not named:
         raise UsageError(f"no process named {text!r} was recorded: sysrift ps lists them")
     if len(named) > 1:
-        crashed = [p for p in named if _crashed(trace.of(p.id).end)]
+        crashed = [p for p in named if _crashed(trace.file.end_of(p.id))]
         if len(crashed) == 1:
             return crashed[0]
         pids = ", ".join(str(process.pid) for process in named[:10])
@@ -122,7 +121,7 @@ def most_interesting(trace: Trace) -> Process:
     """The process to look at when the user names none: one that crashed, else the first."""
     first = trace.processes[min(trace.processes)]
     for process in trace.processes.values():
-        if _crashed(trace.of(process.id).end):
+        if _crashed(trace.file.end_of(process.id)):
             return process
     return first
 

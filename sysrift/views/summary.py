@@ -113,7 +113,7 @@ def summarize(trace: Trace, last: int = 5) -> Summary:
 def program_text(trace: Trace) -> str:
     """The recorded command line as a user would type it; `?` when the trace does not say."""
     if trace.process.parent:
-        return command_text(trace)
+        return command_text(trace.file, trace.process)
     argv = trace.metadata.get("argv")
     words = [str(word) for word in argv] if isinstance(argv, list) else []
     return printable(" ".join(map(shlex.quote, words))) or _text(trace.metadata.get("exe")) or "?"

@@ -148,7 +148,8 @@ def test_dump_json_is_one_object_a_line():
     *events, end = map(json.loads, sysrift("dump", "--json").splitlines())
     assert [event["number"] for event in events] == list(range(1, 9))
     assert end == {
-        "kind": "end", "events": 8, "how": "killed", "signal": "SIGSEGV", "duration_us": 2500,
+        "kind": "end", "process": 1, "pid": 4242, "events": 8, "how": "killed",
+        "signal": "SIGSEGV", "duration_us": 2500,
     }  # fmt: skip
 
 

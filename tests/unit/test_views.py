@@ -283,10 +283,13 @@ def test_segments_without_shown_bytes_as_json(tmp_path):
 
 def test_the_end_as_json(trace, tmp_path):
     assert end_object(trace) == {
-        "kind": "end", "events": 8, "how": "killed", "duration_us": 2500, "signal": "SIGSEGV",
+        "kind": "end", "process": 1, "pid": 4242, "events": 8, "how": "killed",
+        "duration_us": 2500, "signal": "SIGSEGV",
     }  # fmt: skip
     with Trace(cut_off(tmp_path / "u.srl")) as opened:
-        assert end_object(opened) == {"kind": "end", "events": 8, "how": "cut off"}
+        assert end_object(opened) == {
+            "kind": "end", "process": 1, "pid": 4242, "events": 8, "how": "cut off",
+        }  # fmt: skip
 
 
 # -- colours --------------------------------------------------------------------------------------
