@@ -196,12 +196,14 @@ class Recording:
             self._waiting = False
         stops = self._stops
         stops.append((pid, status))
-        if len(self.processes) > 1:
-            while True:
+        while len(self.processes) > 1:
+            try:
                 pid, status = os.waitpid(-1, pt.WALL | os.WNOHANG)
-                if not pid:
-                    break
-                stops.append((pid, status))
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            stops.append((pid, status))
         while stops:
             self._dispatch(*stops.popleft())
         if self._failure is not None:
@@ -321,7 +323,10 @@ class Recording:
     def _detach(self, recorder: Recorder) -> None:
         try:
             recorder.let_go()
-        except (TraceeGone, OSError):
+        except TraceeGone as gone:
+            if gone.pid == self._first:
+                self._first_status = gone.status
+        except OSError:
             self._unrecorded.add(recorder.tracee.pid)
 
     def _stop_all(self, error: OSError) -> None:

@@ -37,11 +37,12 @@ from sysrift.trace.model import (
     Delivery,
     EventFlag,
     EventKind,
+    Image,
     Program,
     SegmentKind,
 )
 from sysrift.trace.writer import OutSegment
-from sysrift.tracee import Mapping, Tracee
+from sysrift.tracee import Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import Shown, input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -141,7 +142,7 @@ class Recorder:
             self._resume()
             status = self.tracee.wait()
         self.is_stopped = True
-        self._new_program(0)
+        self._add_image(self._new_program(0))
         self._go_on()
 
     def begin_born(self) -> None:
@@ -169,12 +170,14 @@ class Recorder:
         if status != SYSCALL_STOP:
             self._other_stop(status)
             return
-        entry = self.tracee.syscall_entry()
-        if entry is not None:
+        stop = self.tracee.syscall_stop()
+        if isinstance(stop, Entry):
             self._at_boundary = False
-            self._entry(entry.arch, entry.ip, entry.sp, entry.nr, entry.args)
+            self._entry(*stop)
+        elif stop is not None:
+            self._exit(*stop)
         else:
-            self._exit()
+            return  # killed, and stopped again for its exit: waitpid tells
         self._go_on()
 
     def _go_on(self) -> None:
@@ -182,7 +185,7 @@ class Recorder:
             self._watch_held()
         self._resume()
 
-    def _new_program(self, event: int) -> None:
+    def _new_program(self, event: int) -> Image:
         """At the exit of an execve: close the leaks of the new program, take its image."""
         tracee = self.tracee
         tracee.reopen_memory()
@@ -195,10 +198,13 @@ class Recorder:
             self.held.hold(sig, siginfo)
         tracee.held_signals.clear()
         taken = image.capture(tracee, event, self, self.writer.add_data)
-        taken = dataclasses.replace(taken, task=self.id, cpu=self.cpu)
-        self.writer.add_program(self.id, Program(event, taken.exe, _command_line(tracee.pid)))
-        self.writer.add_image(taken)
         self._remember_boundary()
+        return dataclasses.replace(taken, task=self.id, cpu=self.cpu)
+
+    def _add_image(self, taken: Image) -> None:
+        words = _command_line(self.tracee.pid)
+        self.writer.add_program(self.id, Program(taken.event, taken.exe, words))
+        self.writer.add_image(taken)
 
     # -- system calls ---------------------------------------------------------------------------
 
@@ -234,12 +240,12 @@ class Recorder:
         if hook is not None:
             hook(self, call)
 
-    def _exit(self) -> None:
+    def _exit(self, ip: int, sp: int, result: int) -> None:
         call = self.call
-        self.call = None
-        self._exit_ip, self._exit_sp, result = self.tracee.syscall_exit()
+        self._exit_ip, self._exit_sp = ip, sp
         self._at_boundary = True
         if call is None or call.rewound:
+            self.call = None
             return
         if call.effect is not None:
             changed = call.effect(result)
@@ -271,9 +277,15 @@ class Recorder:
                 self.interrupted = call
         else:
             self.interrupted = None
-        number = self._log(call, result)
+        # Until here, a process that was killed meanwhile shall have died in the call.
         if call.flags & _IMAGE:
-            self._new_program(number)
+            taken = self._new_program(self.writer.number(self.id) + 1)
+            self.call = None
+            self._log(call, result)
+            self._add_image(taken)
+        else:
+            self.call = None
+            self._log(call, result)
 
     def _log(self, call: Call, result: int) -> int:
         """Put a call into the trace; returns its event number."""
@@ -378,9 +390,10 @@ class Recorder:
         self._resume()
 
     def _dying(self) -> None:
-        """PTRACE_EVENT_EXIT: the last moment that the program has memory."""
+        """PTRACE_EVENT_EXIT: killed in a call, which may have written anything anywhere."""
         if self.call is not None:
-            self.log_last_call(self.call)
+            self.call.flags |= EventFlag.UNFINISHED
+            self._log(self.call, 0)
             self.call = None
 
     # -- signals --------------------------------------------------------------------------------
@@ -557,8 +570,11 @@ class Recorder:
 
 def _command_line(pid: int) -> tuple[str, ...]:
     """The arguments of a process that has just been executed (proc_pid_cmdline(5))."""
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        words = file.read().rstrip(b"\0").split(b"\0")
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ()
     return tuple(os.fsdecode(word) for word in words)
 
 

@@ -110,9 +110,18 @@ def record(options: RecordOptions) -> int:
     finally:
         restore()
         os.sched_setaffinity(0, affinity)
+    if not writer.images:
+        target.unlink(missing_ok=True)
+        warn("nothing was recorded: the program was killed before its first instruction")
+        return _exit_status(status)
     store.set_latest(target)
     if not options.quiet:
         _summary(writer, target, status, recording.stopped)
+    return _exit_status(status)
+
+
+def _exit_status(status: int) -> int:
+    """What a shell would show for a wait status."""
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)

@@ -30,6 +30,14 @@ class Divergence(SysRiftError):
         self.cause = cause
 
 
+def divergence(
+    trace: Trace, event: int, expected: str, found: str, cause: str | None = None
+) -> Divergence:
+    """The divergence at an event of a process; without a `cause` the most probable one."""
+    name = f"process {trace.process.pid}" if len(trace.processes) > 1 else ""
+    return Divergence(event, expected, found, cause or likely_cause(trace, event), name)
+
+
 def likely_cause(trace: Trace, event: int) -> str:
     """What most probably made the replay differ at `event`, from what the trace knows."""
     recorded_cpu = trace.metadata.get("cpu_model")

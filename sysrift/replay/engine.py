@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from sysrift import image as images
 from sysrift.errors import ReplayError
-from sysrift.replay.divergence import Divergence, likely_cause
+from sysrift.replay.divergence import Divergence, divergence
 from sysrift.replay.files import FileSource
 from sysrift.replay.memory_calls import MemoryCalls
 from sysrift.replay.output import ProgramOutput
@@ -140,9 +140,15 @@ class Engine:
         if self.next > self.trace.event_count:
             return True
         event = self.trace.event(self.next)
-        return bool(event.flags & _UNFINISHED) or (
+        return self._has_no_return(event) or (
             event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL
         )
+
+    def _has_no_return(self, event: Event) -> bool:
+        """Whether the process ended in a call; or the recording, before the new program's image."""
+        if event.flags & _IMAGE:
+            return not self.trace.has_image(event.number)
+        return bool(event.flags & _UNFINISHED)
 
     def load(self, event: int = 0, reached: bool = False) -> None:
         """Put the image after event number `event` in place; the process is at its first
@@ -185,7 +191,7 @@ class Engine:
             self.tracee.set_registers(registers)
             return True
         self._check_call(event, registers)
-        if event.flags & _UNFINISHED:
+        if self._has_no_return(event):
             self._rewind(registers)
             return False
         if self.echo is not None:
@@ -238,11 +244,9 @@ class Engine:
             return f"{name} at {event.site:#x} with rsp {event.rsp:#x}"
         return f"signal {event.nr} at {event.site:#x} with rsp {event.rsp:#x}"
 
-    def _divergence(self, expected: str, found: str) -> Divergence:
-        process = self.trace.process
-        name = f"process {process.pid}" if len(self.trace.processes) > 1 else ""
-        cause = likely_cause(self.trace, self.next)
-        return Divergence(self.next, expected, found, cause, name)
+    def _divergence(self, expected: str, found: str, event: int = 0) -> Divergence:
+        """At event number `event`; 0 for the next one."""
+        return divergence(self.trace, event or self.next, expected, found)
 
     def unexpected(self, halt: Halt) -> Divergence:
         """The divergence that a halt is where nothing but the end was expected."""
@@ -280,6 +284,7 @@ class Engine:
         if event.segments:
             self._apply_segments(event, registers)
         self.next += 1
+        self._after(event)  # before a signal's frame changes memory again
         # Where a signal interrupted the call, it either comes next, or the call is restarted.
         if not self._settle(registers) and event.result in RESTARTS:
             registers.rip -= 2
@@ -288,7 +293,6 @@ class Engine:
         tracee.set_registers(registers)
         if event.number == self.trace.process.parent_event:
             self._bind(self.trace.process.cpu)  # its birth
-        self._after(event)
 
     def _apply_segments(self, event: Event, registers: Registers) -> None:
         for kind, _, address, _, _, data in event.segments:
@@ -330,11 +334,10 @@ class Engine:
         found = images.checksum(self.tracee)
         self.checksums_checked += 1
         if found != expected:
-            raise Divergence(
-                number,
+            raise self._divergence(
                 f"memory with checksum {expected.hex()} after it",
                 f"memory with checksum {found.hex()}",
-                likely_cause(self.trace, number),
+                number,
             )
 
     # -- signals --------------------------------------------------------------------------------

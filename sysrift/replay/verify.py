@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sysrift.errors import ReplayError
-from sysrift.replay.divergence import Divergence
+from sysrift.replay.divergence import divergence
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.stub import fork_stub, headless_stub, kill_stub
 from sysrift.trace.model import Event, EventFlag, Process
@@ -69,8 +69,10 @@ def verify(
             engine.load(0)
             return verifier.run()
         except TraceeGone as gone:
-            raise Divergence(
-                verifier.branches[-1].engine.next,
+            engine = verifier.branches[-1].engine
+            raise divergence(
+                engine.trace,
+                engine.next,
                 "a running program",
                 f"that it ended (wait status {gone.status:#x})",
                 "the replayed process was killed from outside",
@@ -79,7 +81,7 @@ def verify(
             raise ReplayError(f"the process image cannot be rebuilt here: {error}") from None
         finally:
             verifier.close()
-            engine.close()
+            verifier.branches[0].engine.close()
 
 
 class _Verifier:
@@ -165,9 +167,9 @@ def _judge(trace: Trace, engine: Engine, halt: Halt) -> str:
         ending = "up to where the recording was cut off"
     elif end.how == "killed":
         ending = f"killed by {signal.Signals(end.signal).name}"
-        if halt.signal and halt.signal != end.signal:
-            raise Divergence(
-                engine.next, f"the end by signal {end.signal}", f"signal {halt.signal}",
+        if engine.is_complete and halt.signal and halt.signal != end.signal:
+            raise divergence(
+                trace, engine.next, f"the end by signal {end.signal}", f"signal {halt.signal}",
                 "the trace's end does not fit its events",
             )  # fmt: skip
     elif end.how == "exited":
@@ -175,8 +177,8 @@ def _judge(trace: Trace, engine: Engine, halt: Halt) -> str:
         if last is not None and last.flags & EventFlag.UNFINISHED:
             given = last.args[0] & 0xFF
             if given != end.status:
-                raise Divergence(
-                    trace.event_count, f"exit status {end.status}", f"exit status {given}",
+                raise divergence(
+                    trace, trace.event_count, f"exit status {end.status}", f"exit status {given}",
                     "the trace's end does not fit its events",
                 )  # fmt: skip
     else:

@@ -78,6 +78,7 @@ class TraceWriter:
         self.path = path
         self.uuid = uuid.uuid4()
         self.events = 0
+        self.images = 0
         self.overhead_bytes = 0
         self._offset = 0
         self._index: list[tuple[int, int, int, int, int]] = []
@@ -244,6 +245,7 @@ class TraceWriter:
             for mapping in image.mappings
         ]
         raw = ImageBlock.build({**image.__dict__, "mm": list(image.mm), "mappings": mappings})
+        self.images += 1
         self.add_block(BlockType.IMAGE, raw, process=image.task, first=image.event)
 
     # -- events ---------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ so it stands on ctypes and the standard library alone.
 
 from sysrift.syscalls import BadAddress
 from sysrift.tracee.maps import Mapping, read_maps
-from sysrift.tracee.process import RemoteSyscallError, Tracee, TraceeGone
+from sysrift.tracee.process import Entry, Exit, RemoteSyscallError, Tracee, TraceeGone
 from sysrift.tracee.registers import Registers
 
 __all__ = [
     "BadAddress",
+    "Entry",
+    "Exit",
     "Mapping",
     "Registers",
     "RemoteSyscallError",

@@ -52,6 +52,14 @@ class Entry(NamedTuple):
     args: tuple[int, int, int, int, int, int]
 
 
+class Exit(NamedTuple):
+    """What a syscall-exit-stop shows; a negative result is -errno."""
+
+    ip: int
+    sp: int
+    result: int
+
+
 class _IoVec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
@@ -171,21 +179,22 @@ class Tracee:
         pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(self._info))
         return self._info.raw[0]
 
-    def syscall_entry(self) -> Entry | None:
-        """The call at a syscall-entry-stop; None at another kind of stop."""
-        info = self._info
-        pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(info))
-        operation, arch, ip, sp, nr, *args = _SYSCALL_INFO.unpack_from(info)
-        if operation != pt.SYSCALL_INFO_ENTRY:
-            return None
-        return Entry(arch, ip, sp, nr, tuple(args))
+    def syscall_stop(self) -> Entry | Exit | None:
+        """The call at a syscall-stop, as it was entered or as it returns; None at another stop.
 
-    def syscall_exit(self) -> tuple[int, int, int]:
-        """(ip, sp, result) at a syscall-exit-stop; a negative result is -errno."""
+        Asked in one ptrace call: a process that is killed meanwhile leaves this stop for that of
+        its exit, where it seems to be in none.
+        """
         info = self._info
         pt.ptrace(pt.PTRACE_GET_SYSCALL_INFO, self.pid, _INFO_SIZE, ctypes.addressof(info))
-        _, _, ip, sp, result, _ = _EXIT_INFO.unpack_from(info)
-        return ip, sp, result
+        operation = info.raw[0]
+        if operation == pt.SYSCALL_INFO_EXIT:
+            _, _, ip, sp, result, _ = _EXIT_INFO.unpack_from(info)
+            return Exit(ip, sp, result)
+        if operation == pt.SYSCALL_INFO_ENTRY:
+            _, arch, ip, sp, nr, *args = _SYSCALL_INFO.unpack_from(info)
+            return Entry(arch, ip, sp, nr, tuple(args))
+        return None
 
     # -- signals --------------------------------------------------------------------------------
 
