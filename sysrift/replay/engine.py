@@ -280,6 +280,7 @@ class Engine:
         if event.segments:
             self._apply_segments(event, registers)
         self.next += 1
+        self._after(event)  # before the frame of a signal that comes right after it
         # Where a signal interrupted the call, it either comes next, or the call is restarted.
         if not self._settle(registers) and event.result in RESTARTS:
             registers.rip -= 2
@@ -288,7 +289,6 @@ class Engine:
         tracee.set_registers(registers)
         if event.number == self.trace.process.parent_event:
             self._bind(self.trace.process.cpu)  # its birth
-        self._after(event)
 
     def _apply_segments(self, event: Event, registers: Registers) -> None:
         for kind, _, address, _, _, data in event.segments:
