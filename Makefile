@@ -55,7 +55,7 @@ bench: .venv/.test
 	@$(BIN)/python tools/bench.py
 
 fixtures:
-	$(MAKE) --no-print-directory -C fixtures
+	$(MAKE) --no-print-directory -j -C fixtures
 
 clean:
 	$(MAKE) --no-print-directory -C fixtures clean

@@ -214,7 +214,7 @@ def build_fixtures() -> None:
     with open(BUILT / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(
-            ["make", "--no-print-directory", "-C", str(FIXTURES)],
+            ["make", "--no-print-directory", f"--jobs={os.cpu_count()}", "-C", str(FIXTURES)],
             capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300,
             env={key: value for key, value in os.environ.items() if key != "MAKEFLAGS"},
         )  # fmt: skip
