@@ -124,6 +124,7 @@ class Recording:
             pid, how, parent.id, self.writer.number(parent.id) + 1, self.now_us(), cpu
         )
         child = Recorder(self, pid, process, parent.affinity, parent)
+        child.cpu = cpu
         self.processes[pid] = child
         self._guarded(child, child.begin_born)
 

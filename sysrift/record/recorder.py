@@ -100,6 +100,7 @@ class Recorder:
         self._exit_ip = self._exit_sp = 0
         self._at_boundary = False
         self._birth: Call | None = None
+        self.children_differ = False  # some memory is not handed on by fork (madvise(2))
         if parent is None:
             self.tracee = Tracee(pid)
             self.leaks = ClosedLeaks()
@@ -109,6 +110,7 @@ class Recorder:
             self.leaks = copy.copy(parent.leaks)
             self.shared = parent.shared.copy()
             self._birth = parent.call
+            self.children_differ = parent.children_differ
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -160,9 +162,24 @@ class Recorder:
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 born.segments += segments
                 born.flags |= flags
-        self._log(born, 0)
+        borrowed = call.lent is not None
+        if self.children_differ and not borrowed:
+            self._log_with_image(born, 0)
+        else:
+            self._log(born, 0)
         self._remember_boundary()
         self._go_on()
+
+    def _log_with_image(self, call: Call, result: int) -> None:
+        """Put a call into the trace that changed memory as no rule tells: with all that is there.
+
+        The registers must be those after the call.
+        """
+        call.flags |= _IMAGE
+        event = self.writer.number(self.id) + 1
+        taken = image.capture(self.tracee, event, self, self.writer.add_data)
+        self._log(call, result)
+        self.writer.add_image(dataclasses.replace(taken, task=self.id, cpu=self.cpu))
 
     def on_stop(self, status: int) -> None:
         """The process stopped, as `status` of waitpid(2) says: deal with it, and resume."""
@@ -191,6 +208,7 @@ class Recorder:
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
+        self.children_differ = False
         self.cpu = self.recording.place(tracee.pid)
         for remark in self.leaks.close(tracee):
             self.note(remark, remark)
@@ -283,6 +301,9 @@ class Recorder:
             self.call = None
             self._log(call, result)
             self._add_image(taken)
+        elif call.snapshot:
+            self.call = None
+            self._log_with_image(call, result)
         else:
             self.call = None
             self._log(call, result)

@@ -34,7 +34,7 @@ CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
 MAP_SHARED_MASK, MAP_ANONYMOUS = 0x03, 0x20
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
-MADV_FREE = 8
+MADV_FREE, MADV_DONTFORK, MADV_WIPEONFORK = 8, 10, 18
 
 
 def stop_recording(message: str) -> None:
@@ -104,6 +104,12 @@ def madvise(recorder: Recorder, call: Call) -> None:
         recorder.suppress(0)
 
 
+def advised_for_fork(recorder: Recorder, call: Call, result: int) -> None:
+    """Children will begin with other memory than this process has: see `Recorder.begin_born`."""
+    if result == 0 and call.args[2] & 0xFFFFFFFF in (MADV_DONTFORK, MADV_WIPEONFORK):
+        recorder.children_differ = True
+
+
 def ptrace_call(recorder: Recorder, _: Call) -> None:
     """The program's own use of ptrace fails, since it is traced already."""
     recorder.note("ptrace", "the program uses ptrace itself: calls that need to be its tracer fail")
@@ -143,8 +149,12 @@ def new_task(recorder: Recorder, call: Call) -> None:
 
 
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
-    """What a vfork child wrote into the memory it borrowed."""
-    if call.lent is not None:
+    """What a vfork child wrote into the memory it borrowed; all memory when it mapped some."""
+    if call.lent is None:
+        return
+    if call.lent.is_mapped_otherwise(recorder.tracee):
+        call.snapshot = True
+    else:
         call.segments += call.lent.changes(recorder.tracee)
 
 
@@ -302,6 +312,7 @@ EXIT: dict[int, Exit] = {
         ("mmap", mmap),
         ("shmat", shmat),
         ("munmap mremap shmdt", mappings_changed),
+        ("madvise", advised_for_fork),
         ("vfork clone clone3", compare_after_vfork),
         ("rt_sigreturn", rt_sigreturn),
     )
