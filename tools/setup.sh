@@ -65,7 +65,7 @@ need_to_test() {
         need "$command" "$command"
     done
     need xz xz-utils
-    need vim vim-tiny
+    need vi vim-tiny
     need curl curl
     need ssh-keygen openssh-client
     # Debian keeps it where an ordinary user's PATH does not look.
