@@ -268,16 +268,17 @@ class Recorder:
         if call.effect is not None:
             changed = call.effect(result)
             result = result if changed is None else changed
-        row = call.row
+        row, logged = call.row, call.args
         if call.nr == _NR_RESTART_SYSCALL and self.interrupted is not None:
-            # The call that goes on writes where the interrupted one would have.
-            source = self.interrupted
+            # The call that goes on writes where the interrupted one would have. Its own arguments,
+            # of which it has none, are not in the trace.
+            source, logged = self.interrupted, (0,) * 6
             row, call.before, call.guess = source.row, source.before, source.guess
         if call.guess is not None:
             self._guessed(call)
         elif row is not None:
             for item in row.outputs(call.args, result, self.tracee, call.before):
-                segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
+                segments, flags = store_range(self.tracee, self.writer.add_data, logged, item)
                 call.segments += segments
                 call.flags |= flags
         if result == -errno.EFAULT:
