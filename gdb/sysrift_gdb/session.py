@@ -504,6 +504,7 @@ def begin(path: Path, process: str | int | None = None) -> Replay:
     global current
     drop_if_dead()
     if current is not None:
+        _opened(path, process).close()  # or else the replay that goes on stays
         console.say(f"ending the replay of {current.trace.path}")
         current.close(killed=False)
     elif gdb.selected_inferior().pid:

@@ -143,9 +143,9 @@ def test_configure_like_script(tmp_path: Path) -> None:
         "cat >conftest.c <<EOF\n#include <stdlib.h>\nint main(void) { return 0; }\nEOF\n"
         "if gcc -o conftest conftest.c 2>conftest.err && ./conftest; then\n"
         '  as_echo "checking whether the compiler works... yes"\nfi\n'
-        "sed -e \"s/@host@/$host/\" <config.in >config.out\n"
+        'sed -e "s/@host@/$host/" <config.in >config.out\n'
         "rm -f conftest*\n"
-        'as_echo "host $host, `expr 6 \\* 7` checks, `ls | wc -l | tr -d \' \'` files"\n'
+        "as_echo \"host $host, `expr 6 \\* 7` checks, `ls | wc -l | tr -d ' '` files\"\n"
     )
     script.chmod(0o755)
     (tmp_path / "place").mkdir()
@@ -377,9 +377,7 @@ def test_database_killed_in_mid_transaction(tmp_path: Path) -> None:
         "create table t(x); begin; insert into t values (1);\n.shell kill -9 $PPID\n"
         "insert into t values (2); commit;\n"
     )
-    recording = record(
-        ["sqlite3", database], stdin=statements, options=["-q", "--checksum=50"]
-    )
+    recording = record(["sqlite3", database], stdin=statements, options=["-q", "--checksum=50"])
     assert recording.returncode == 128 + signal.SIGKILL, recording
     first, *others = processes_of(recording.trace)
     assert first["end"]["how"] == "killed" and first["end"]["signal"] == signal.SIGKILL

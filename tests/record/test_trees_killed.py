@@ -7,6 +7,7 @@ Whatever is killed, the trace opens and verifies up to its end, and nothing is l
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -203,7 +204,7 @@ def test_time_of_a_fork_and_exec(tmp_path: Path) -> None:
     with Trace(recording.trace) as trace:
         births = [each.time_us for each in trace.processes.values() if each.parent]
     assert len(births) == 50
-    each = [later - earlier for earlier, later in zip(births, births[1:])]
+    each = [later - earlier for earlier, later in itertools.pairwise(births)]
     median = statistics.median(each) / 1000
     print(f"a fork and exec of /bin/true: {median:.1f} ms recorded")
     assert median <= 3 * 40, f"{median:.1f} ms"
