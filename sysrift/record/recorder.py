@@ -153,6 +153,9 @@ class Recorder:
         assert call is not None
         self._birth = None
         registers = self.tracee.registers()
+        if registers.rdi != call.args[0]:
+            registers.rdi = call.args[0]  # see `special.new_task`
+            self.tracee.set_registers(registers)
         born = Call(call.nr, call.args, call.site, call.sp, self.now_us(), call.row)
         born.input_crc = call.input_crc
         born.segments = [part for part in call.segments if part[0] == SegmentKind.IN]

@@ -30,7 +30,7 @@ from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE
 if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
 
-CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
+CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_UNTRACED = 0x100, 0x4000, 0x10000, 0x800000
 MAP_SHARED_MASK, MAP_ANONYMOUS = 0x03, 0x20
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
@@ -143,9 +143,28 @@ def new_task(recorder: Recorder, call: Call) -> None:
             "fork",
             "the program starts child processes, which are not recorded: only the first process is",
         )
+    if flags & CLONE_UNTRACED and call.nr == NAMES["clone"]:
+        _trace_all_the_same(recorder, call)
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
         call.lent = LentMemory(recorder.tracee)
+
+
+def _trace_all_the_same(recorder: Recorder, call: Call) -> None:
+    """CLONE_UNTRACED would let a child run off with the leaks closed: the kernel shall not see it.
+
+    Both processes get their register back, the child in `Recorder.begin_born`.
+    """
+    registers = recorder.tracee.registers()
+    registers.rdi &= ~CLONE_UNTRACED
+    recorder.tracee.set_registers(registers)
+
+    def effect(_: int) -> None:
+        registers = recorder.tracee.registers()
+        registers.rdi = call.args[0]
+        recorder.tracee.set_registers(registers)
+
+    call.effect = effect
 
 
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:

@@ -22,6 +22,7 @@ from harness import (
     assert_faithful,
     assert_no_traceback,
     assert_one_line_error,
+    built,
     command,
     descendants,
     record,
@@ -519,8 +520,6 @@ def test_hint_and_interrupt_when_only_a_daemon_goes_on(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def tree(built_fixtures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trace of a shell, two cats, a true, and a forked child that crashes."""
-    from harness import built
-
     target: Path = tmp_path_factory.mktemp("tree") / "tree.srl"
     crashing = built("programs/processes/child_segfault")
     script = f"cat </dev/null; cat </dev/null; true | /bin/true; {crashing}; exit 5"
@@ -599,3 +598,7 @@ def test_replay_begins_with_the_process_that_crashed(tree: Path) -> None:
     assert "in deep (depth=0)" in said and "main (" in said, done
     other = run([command("sysrift-replay"), "--process", "true", tree, "--", "-nx", "-batch"])
     assert "SIGSEGV" not in other.stdout + other.stderr
+
+
+def test_child_that_nobody_may_trace_is_recorded_all_the_same(built_fixtures: None) -> None:
+    whole_tree([built("programs/processes/clone_untraced")], at_least=2)
