@@ -78,8 +78,13 @@ def test_killed_at_a_random_moment(
         trace = tmp_path / f"killed-{round_}.srl"
         process = _start(trace)
         try:
-            time.sleep(random.uniform(0.1, 0.8))
-            pid = victim(process)
+            if round_ % 4:
+                # Most of the time some way into the program, on however busy a machine.
+                _wait_for(lambda: _random_child(process), process)
+                time.sleep(random.uniform(0, 0.3))
+            else:
+                time.sleep(random.uniform(0.02, 0.5))
+            pid = _wait_for(lambda: victim(process), process)
             if pid is not None:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -107,6 +112,16 @@ def test_killed_at_a_random_moment(
     # Neither does every kill miss, nor is every trace one of nothing.
     assert hit >= ROUNDS // 3, f"{hit} of {ROUNDS} hit"
     assert verified >= ROUNDS // 3, f"{verified} of {ROUNDS} verified"
+
+
+def _wait_for(victim: Callable[[], int | None], process: subprocess.Popen[str]) -> int | None:
+    """A process to kill, as soon as there is one; None when all is over before."""
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        pid = victim()
+        if pid is not None:
+            return pid
+    return None
 
 
 def _alive() -> list[str]:
