@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -79,6 +80,7 @@ class TraceWriter:
         self.uuid = uuid.uuid4()
         self.events = 0
         self.images = 0
+        self._lost = False  # a block of events could not be written: none may follow it
         self.overhead_bytes = 0
         self._offset = 0
         self._index: list[tuple[int, int, int, int, int]] = []
@@ -315,7 +317,11 @@ class TraceWriter:
     def flush(self) -> None:
         """Write the events gathered so far as a block."""
         if self._records:
+            if self._lost:
+                raise TraceWriteError(errno.EIO, "events before these could not be written")
+            self._lost = True
             self._write_events()
+            self._lost = False
         if self._checksums:
             raw = ChecksumsBlock.build(
                 [
