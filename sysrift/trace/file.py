@@ -302,6 +302,8 @@ class TraceFile:
         """Note whose events a block of events has: they must go on where the last ones ended."""
         at = entry.offset + codec.BLOCK_HEADER.size
         problem = TraceError(f"damaged trace: the block at byte {entry.offset} has wrong spans")
+        if not 0 < entry.offset < self.size:
+            raise problem
         try:
             sites = codec.EVENTS_HEAD.unpack(self._at(at, codec.EVENTS_HEAD.size))[3]
             at += codec.EVENTS_HEAD.size + 8 * sites
