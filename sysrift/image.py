@@ -27,8 +27,14 @@ USER_END = 0x7FFFFFFFF000
 STACK_GUARD_GAP = 256 * PAGE
 """The kernel keeps a growing stack this far from the mapping below (mm/mmap.c)."""
 
+STACK_IN_ADVANCE = 32 * PAGE
+
+CHECKED_SHARED, CHECKED_FILE = 16 << 20, 64 << 20
+"""Bytes of one shared mapping, and of one private mapping of a file, that checksums cover."""
+
 _NR_MMAP, _NR_MUNMAP, _NR_OPEN, _NR_CLOSE, _NR_PRCTL = 9, 11, 2, 3, 157
 _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 16, 32, 0x4000
+_MAP_GROWSDOWN = 0x100
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _PRESENT, _SWAPPED, _FILE_PAGE = 1 << 63, 1 << 62, 1 << 61
 _ZEROS = bytes(PAGE)
@@ -200,18 +206,30 @@ class RemoteMemory:
     def __init__(self, tracee: Tracee) -> None:
         self._tracee = tracee
 
-    def map_anonymous(self, address: int, length: int, prot: int) -> None:
+    def map_anonymous(self, address: int, length: int, prot: int, grows_down: bool = False) -> None:
         """Map private zeroed memory at exactly `address`, over whatever is there."""
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
+        if grows_down:
+            flags |= _MAP_GROWSDOWN
         self._tracee.remote_syscall(_NR_MMAP, address, length, prot, flags, -1, 0)
 
     def map_file(
-        self, address: int, length: int, prot: int, path: str, offset: int, shared: bool = False
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        path: str,
+        offset: int,
+        shared: bool = False,
+        writable: bool = True,
     ) -> None:
-        """Map a file, privately or shared, at exactly `address`."""
+        """Map a file, privately or shared, at exactly `address`.
+
+        A shared mapping of one that is not `writable` cannot be made so by mprotect(2).
+        """
         name = os.fsencode(path) + b"\0"
         self._tracee.write(STUB_SCRATCH, name)
-        how = os.O_RDWR if shared else os.O_RDONLY
+        how = os.O_RDWR if shared and writable else os.O_RDONLY
         descriptor = self._tracee.remote_syscall(_NR_OPEN, STUB_SCRATCH, how, 0)
         try:
             flags = (_MAP_SHARED if shared else _MAP_PRIVATE) | _MAP_FIXED | _MAP_NORESERVE
@@ -246,12 +264,15 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
             path = source.file_path(mapping.file)
             memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset)
         elif mapping.start <= stack_start < mapping.end:
-            # The stack grew by itself while recording; here it has its full size from the start,
-            # since a debugger's writes do not make a stack grow.
-            room = image.stack_limit or length
+            # It grows by itself, up to the limit, as it did while recording. A little of that in
+            # advance, since a debugger's writes do not make a stack grow; all of it where the
+            # limit cannot be set.
+            room = image.stack_limit or length + STACK_IN_ADVANCE
+            if limit_stack(tracee.pid, image.stack_limit):
+                room = min(room, length + STACK_IN_ADVANCE)
             lowest = max(mapping.end - room // PAGE * PAGE, below + STACK_GUARD_GAP)
             start = min(lowest, mapping.start)
-            memory.map_anonymous(start, mapping.end - start, mapping.prot)
+            memory.map_anonymous(start, mapping.end - start, mapping.prot, grows_down=True)
         else:
             memory.map_anonymous(mapping.start, length, mapping.prot)
         for run in mapping.runs:
@@ -260,6 +281,17 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     _set_memory_layout(tracee, image)
     tracee.set_xsave(image.xsave)
     tracee.set_registers(Registers.from_bytes(image.registers))
+
+
+def limit_stack(pid: int, limit: int) -> bool:
+    """Give a tracee the stack limit that the recorded program had (0: none), if that may be."""
+    wanted = limit or resource.RLIM_INFINITY
+    try:
+        hard = resource.prlimit(pid, resource.RLIMIT_STACK)[1]
+        resource.prlimit(pid, resource.RLIMIT_STACK, (wanted, hard))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _set_memory_layout(tracee: Tracee, image: Image) -> None:
@@ -287,17 +319,21 @@ def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
     for mapping in read_maps(pid):
         if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
             continue
-        if mapping.is_file and not mapping.name.startswith("/dev/zero"):
-            spans = iter([(mapping.start, mapping.end - mapping.start)])
+        length = mapping.end - mapping.start
+        if mapping.shared:
+            # Who has touched which page may differ; reading all would fill the holes.
+            spans = iter([(mapping.start, min(length, CHECKED_SHARED))])
+        elif mapping.is_file and not mapping.name.startswith("/dev/zero"):
+            spans = iter([(mapping.start, min(length, CHECKED_FILE))])
         else:
             spans = populated_runs(pid, mapping._replace(inode=0, shared=True))
-        for start, length in spans:
-            for at in range(start, start + length, CHUNK):
-                yield at, min(CHUNK, start + length - at)
+        for start, size in spans:
+            for at in range(start, start + size, CHUNK):
+                yield at, min(CHUNK, start + size - at)
 
 
 def checksum(tracee: Tracee) -> bytes:
-    """A 16-byte digest of all writable private memory; pages of zeros do not count.
+    """A 16-byte digest of all writable memory (see CHECKED_FILE); pages of zeros do not count.
 
     So it is the same for memory that was never touched and for memory that holds zeros, and for a
     stack that grew and one that had its size from the start.
@@ -323,6 +359,7 @@ __all__ = [
     "capture",
     "checksum",
     "checksum_spans",
+    "limit_stack",
     "populated_runs",
     "restore",
 ]

@@ -20,6 +20,7 @@ from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.leaks import ClosedLeaks
+from sysrift.record.mapped_files import WRITERS, MappedFiles
 from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
     Action,
@@ -104,10 +105,12 @@ class Recorder:
             self.tracee = Tracee(pid)
             self.leaks = ClosedLeaks()
             self.shared = SharedMemory()
+            self.mapped_files = MappedFiles()
         else:
             self.tracee = Tracee(pid, parent.tracee.remote_site)
             self.leaks = copy.copy(parent.leaks)
             self.shared = parent.shared.copy()
+            self.mapped_files = parent.mapped_files.copy()
             self._birth = parent.call
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
@@ -191,6 +194,7 @@ class Recorder:
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
+        self.mapped_files.clear()
         self.cpu = self.recording.place(tracee.pid)
         for remark in self.leaks.close(tracee):
             self.note(remark, remark)
@@ -267,10 +271,12 @@ class Recorder:
         hook = special.EXIT.get(call.nr)
         if hook is not None:
             hook(self, call, result)
+        if self.mapped_files and call.nr in WRITERS:
+            self.mapped_files.changed(self, call, result)
         if self.shared:
             call.segments += [
                 (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(self.tracee)
+                for address, data in self.shared.changes(self.tracee, self.now_us() - call.time_us)
             ]
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
@@ -315,14 +321,18 @@ class Recorder:
         for address, data in guess.arguments_snapshot(self.tracee, call.args):
             call.segments.append((SegmentKind.OUT, ABSOLUTE, address, data))
 
-    def watch_shared(self, address: int, length: int) -> None:
-        """Compare a shared mapping at every system call from now on, if it is small enough."""
-        if not self.shared.add(self.tracee, address, length):
-            self.note(
-                "shared memory",
-                "the program maps much memory shared with others: what they write there is not "
-                "recorded",
-            )
+    def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
+        """Compare a shared mapping from now on, if it is not too large."""
+        if not self.shared.add(self.tracee, address, length, anonymous):
+            self.shared_too_large()
+
+    def shared_too_large(self) -> None:
+        """Say that others' writes to shared memory are missed."""
+        self.note(
+            "shared memory",
+            "the program maps more than 16 MiB of shared memory: what other processes write "
+            "there is not recorded",
+        )
 
     def _guessed(self, call: Call) -> None:
         name = call.row.name if call.row is not None else f"system call {call.nr}"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from sysrift.record.call import Call
 from sysrift.record.lent import LentMemory
 from sysrift.syscalls import NAMES, BadAddress
-from sysrift.trace.model import ABSOLUTE, AFTER, SegmentKind
+from sysrift.trace.model import ABSOLUTE, AFTER, Mapped, SegmentKind
 from sysrift.trace.writer import CHUNK
 from sysrift.tracee import Tracee, TraceeGone, read_maps
 from sysrift.tracee import ptrace as pt
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
 
 CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
-MAP_SHARED_MASK, MAP_ANONYMOUS = 0x03, 0x20
+MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS = 0x03, 0x10, 0x20
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
 MADV_FREE = 8
@@ -129,6 +129,8 @@ def _clone_flags(recorder: Recorder, call: Call) -> int:
 def new_task(recorder: Recorder, call: Call) -> None:
     """fork and its kin: threads end the recording of their process."""
     flags = _clone_flags(recorder, call)
+    if not recorder.shared.expose(recorder.tracee):
+        recorder.shared_too_large()
     if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
         what = "starts a thread" if flags & CLONE_THREAD else "shares its memory with a new process"
         stop_recording(f"the program {what}, which is not recorded yet")
@@ -174,17 +176,27 @@ def let_child_go(recorder: Recorder, pid: int) -> None:
 def mmap(recorder: Recorder, call: Call, result: int) -> None:
     """Name the file that was mapped; store what a device gave."""
     _, length, _, flags, fd, offset = call.args
-    if -4096 < result < 0 or flags & MAP_ANONYMOUS:
-        if not -4096 < result < 0 and flags & MAP_SHARED_MASK in _MAP_SHARED:
-            recorder.watch_shared(result, length)
+    if -4096 < result < 0:
+        return
+    if flags & MAP_FIXED:
+        mappings_changed(recorder, call, result)
+    if flags & MAP_ANONYMOUS:
+        if flags & MAP_SHARED_MASK in _MAP_SHARED:
+            recorder.watch_shared(result, length, anonymous=True)
         return
     shared = flags & MAP_SHARED_MASK in _MAP_SHARED
     fd = struct.unpack("<i", struct.pack("<I", fd & 0xFFFFFFFF))[0]
-    file = recorder.files.opened(recorder.tracee.pid, fd, offset, length, keep=shared)
-    if file is not None:
-        call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (0, file)))
-        if shared and not recorder.files.is_system(file):
-            recorder.watch_shared(result, _pages(length))
+    opened = recorder.files.opened(recorder.tracee.pid, fd, offset, length, shared)
+    if opened is not None:
+        how = 0 if opened.writable else Mapped.READ_ONLY
+        mapped = recorder.mapped_files
+        if mapped.has(opened.identity, recorder.tracee):
+            how |= Mapped.IN_STEP
+        call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (int(how), opened.file)))
+        if opened.writable or not recorder.files.is_system(opened.file):
+            mapped.add(opened, result, recorder.tracee)
+            if shared:
+                recorder.watch_shared(result, _pages(length))
         return
     recorder.note(
         f"map {fd}", "the program maps a device or special file: its memory is stored as it was"
@@ -204,6 +216,7 @@ def shmat(recorder: Recorder, call: Call, result: int) -> None:
 
 def mappings_changed(recorder: Recorder, _: Call, _result: int) -> None:
     """Shared mappings may be gone."""
+    recorder.mapped_files.layout_changed()
     if recorder.shared:
         recorder.shared.remap(recorder.tracee)
 
@@ -301,7 +314,7 @@ EXIT: dict[int, Exit] = {
     for names, hook in (
         ("mmap", mmap),
         ("shmat", shmat),
-        ("munmap mremap shmdt", mappings_changed),
+        ("munmap mremap shmdt remap_file_pages", mappings_changed),
         ("vfork clone clone3", compare_after_vfork),
         ("rt_sigreturn", rt_sigreturn),
     )
