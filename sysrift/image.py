@@ -38,6 +38,8 @@ _MAP_GROWSDOWN = 0x100
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _PRESENT, _SWAPPED, _FILE_PAGE = 1 << 63, 1 << 62, 1 << 61
 _ZEROS = bytes(PAGE)
+_PAGES_AT_ONCE = 1 << 16
+_NO_PAGES = bytes(8 * _PAGES_AT_ONCE)
 
 
 class FileRecorder(Protocol):
@@ -59,31 +61,35 @@ def populated_runs(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
     except OSError:
         yield mapping.start, mapping.end - mapping.start
         return
-    private_file = mapping.is_file and not mapping.shared
     try:
-        start = length = 0
-        pages_at_once = 1 << 16
-        for first in range(mapping.start, mapping.end, pages_at_once * PAGE):
-            count = min(pages_at_once, (mapping.end - first) // PAGE)
-            entries = os.pread(descriptor, count * 8, first // PAGE * 8)
-            if not any(entries):
-                continue
-            for index, entry in enumerate(struct.unpack(f"<{len(entries) // 8}Q", entries)):
-                if not entry & (_PRESENT | _SWAPPED):
-                    continue
-                if private_file and entry & _FILE_PAGE:
-                    continue
-                address = first + index * PAGE
-                if address == start + length and length < CHUNK:
-                    length += PAGE
-                else:
-                    if length:
-                        yield start, length
-                    start, length = address, PAGE
-        if length:
-            yield start, length
+        yield from _populated(descriptor, mapping)
     finally:
         os.close(descriptor)
+
+
+def _populated(pagemap: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
+    """`populated_runs`, by an open pagemap."""
+    private_file = mapping.is_file and not mapping.shared
+    start = length = 0
+    for first in range(mapping.start, mapping.end, _PAGES_AT_ONCE * PAGE):
+        count = min(_PAGES_AT_ONCE, (mapping.end - first) // PAGE)
+        entries = os.pread(pagemap, count * 8, first // PAGE * 8)
+        if entries == _NO_PAGES[: len(entries)]:
+            continue
+        for index, entry in enumerate(struct.unpack(f"<{len(entries) // 8}Q", entries)):
+            if not entry & (_PRESENT | _SWAPPED):
+                continue
+            if private_file and entry & _FILE_PAGE:
+                continue
+            address = first + index * PAGE
+            if address == start + length and length < CHUNK:
+                length += PAGE
+            else:
+                if length:
+                    yield start, length
+                start, length = address, PAGE
+    if length:
+        yield start, length
 
 
 def _nonzero(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -316,20 +322,24 @@ def _set_memory_layout(tracee: Tracee, image: Image) -> None:
 
 def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
     """(address, length), at most CHUNK bytes each, of writable memory that may not be zero."""
-    for mapping in read_maps(pid):
-        if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
-            continue
-        length = mapping.end - mapping.start
-        if mapping.shared:
-            # Who has touched which page may differ; reading all would fill the holes.
-            spans = iter([(mapping.start, min(length, CHECKED_SHARED))])
-        elif mapping.is_file and not mapping.name.startswith("/dev/zero"):
-            spans = iter([(mapping.start, min(length, CHECKED_FILE))])
-        else:
-            spans = populated_runs(pid, mapping._replace(inode=0, shared=True))
-        for start, size in spans:
-            for at in range(start, start + size, CHUNK):
-                yield at, min(CHUNK, start + size - at)
+    pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for mapping in read_maps(pid):
+            if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
+                continue
+            length = mapping.end - mapping.start
+            if mapping.shared:
+                # Who has touched which page may differ; reading all would fill the holes.
+                spans = iter([(mapping.start, min(length, CHECKED_SHARED))])
+            elif mapping.is_file and not mapping.name.startswith("/dev/zero"):
+                spans = iter([(mapping.start, min(length, CHECKED_FILE))])
+            else:
+                spans = _populated(pagemap, mapping._replace(inode=0))
+            for start, size in spans:
+                for at in range(start, start + size, CHUNK):
+                    yield at, min(CHUNK, start + size - at)
+    finally:
+        os.close(pagemap)
 
 
 def checksum(tracee: Tracee) -> bytes:

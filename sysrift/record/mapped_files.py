@@ -50,7 +50,6 @@ class MappedFiles:
     def __init__(self) -> None:
         self._files: dict[Identity, _Tracked] = {}
         self._extents: dict[tuple[str, int], list[Span]] | None = None
-        self.memory_opened = False
 
     def __bool__(self) -> bool:
         return bool(self._files)
@@ -59,7 +58,6 @@ class MappedFiles:
         """What a forked process has."""
         other = MappedFiles()
         other._files = dict(self._files)
-        other.memory_opened = self.memory_opened
         return other
 
     def clear(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import errno
 import os
 import signal
 import time
@@ -21,6 +20,7 @@ from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.mapped_files import WRITERS, MappedFiles
+from sysrift.record.reached import Reached
 from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
     Action,
@@ -106,11 +106,13 @@ class Recorder:
             self.leaks = ClosedLeaks()
             self.shared = SharedMemory()
             self.mapped_files = MappedFiles()
+            self.reached = Reached()
         else:
             self.tracee = Tracee(pid, parent.tracee.remote_site)
             self.leaks = copy.copy(parent.leaks)
             self.shared = parent.shared.copy()
             self.mapped_files = parent.mapped_files.copy()
+            self.reached = parent.reached.copy()
             self._birth = parent.call
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
@@ -195,6 +197,7 @@ class Recorder:
         tracee.remote_site = 0
         self.shared.clear()
         self.mapped_files.clear()
+        self.reached.writable.forget()
         self.cpu = self.recording.place(tracee.pid)
         for remark in self.leaks.close(tracee):
             self.note(remark, remark)
@@ -266,8 +269,7 @@ class Recorder:
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
-        if result == -errno.EFAULT:
-            self._partly_written(call)
+        self.reached.after(self, call, result)
         hook = special.EXIT.get(call.nr)
         if hook is not None:
             hook(self, call, result)
@@ -315,11 +317,6 @@ class Recorder:
         if every and number % every == 0 and not call.flags & _IMAGE:
             self.writer.add_checksum(self.id, image.checksum(self.tracee))
         return number
-
-    def _partly_written(self, call: Call) -> None:
-        """EFAULT: the kernel may have written up to the bad address; keep what is there now."""
-        for address, data in guess.arguments_snapshot(self.tracee, call.args):
-            call.segments.append((SegmentKind.OUT, ABSOLUTE, address, data))
 
     def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
         """Compare a shared mapping from now on, if it is not too large."""

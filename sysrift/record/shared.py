@@ -57,7 +57,9 @@ class SharedMemory:
         """The program is about to make a process; False when that is too much to compare."""
         self._exposed = True
         own, self._own = self._own, []
-        return all([self.add(tracee, address, length) for address, length in own])
+        added = [self.add(tracee, address, length) for address, length in own]
+        self.remap(tracee)
+        return all(added)
 
     def copy(self) -> SharedMemory:
         """What a forked process has: the same mappings."""

@@ -100,8 +100,22 @@ def sched_getaffinity(recorder: Recorder, call: Call) -> None:
 
 def madvise(recorder: Recorder, call: Call) -> None:
     """MADV_FREE lets the kernel take pages at any time: here they stay, which is allowed."""
-    if call.args[2] & 0xFFFFFFFF == MADV_FREE:
-        recorder.suppress(0)
+    first, length, advice = call.args[:3]
+    if advice & 0xFFFFFFFF != MADV_FREE or first % 4096:
+        return
+    end = first + _pages(length)
+    at = first
+    for mapping in read_maps(recorder.tracee.pid):
+        if first < mapping.end and mapping.start < end:
+            if mapping.shared or mapping.is_file:
+                if at == first:
+                    return  # the kernel refuses it (mm/madvise.c: anonymous memory only)
+                recorder.suppress(-errno.EINVAL)
+                return
+            if mapping.start > at:
+                break
+            at = mapping.end
+    recorder.suppress(0 if at >= end else -errno.ENOMEM)
 
 
 def ptrace_call(recorder: Recorder, _: Call) -> None:
