@@ -42,6 +42,9 @@ _PAGES_AT_ONCE = 1 << 16
 _NO_PAGES = bytes(8 * _PAGES_AT_ONCE)
 
 
+Known = dict[tuple[int, int], bytes]
+
+
 class FileRecorder(Protocol):
     """What capturing needs to name the file behind a mapping."""
 
@@ -342,8 +345,10 @@ def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
         os.close(pagemap)
 
 
-def checksum(tracee: Tracee) -> bytes:
+def checksum(tracee: Tracee, instead: Known | None = None) -> bytes:
     """A 16-byte digest of all writable memory (see CHECKED_FILE); pages of zeros do not count.
+
+    `instead` has bytes, by (address, length) of their mapping, to be taken for what is there.
 
     So it is the same for memory that was never touched and for memory that holds zeros, and for a
     stack that grew and one that had its size from the start.
@@ -351,12 +356,23 @@ def checksum(tracee: Tracee) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for at, length in checksum_spans(tracee.pid):
         data = tracee.read_some(at, length)
+        if instead:
+            data = _replaced(at, data, instead)
         for page in range(0, len(data), PAGE):
             part = data[page : page + PAGE]
             if part != _ZEROS[: len(part)]:
                 digest.update(struct.pack("<Q", at + page))
                 digest.update(part)
     return digest.digest()
+
+
+def _replaced(at: int, data: bytes, instead: Known) -> bytes:
+    end = at + len(data)
+    for (start, _), other in instead.items():
+        first, last = max(start, at), min(start + len(other), end)
+        if first < last:
+            data = data[: first - at] + other[first - start : last - start] + data[last - at :]
+    return data
 
 
 _STUB_RANGE = range(STUB_START, STUB_END)

@@ -35,6 +35,16 @@ class SharedMemory:
         self._exposed = False
         self._due_ns = 0
 
+    @property
+    def seen(self) -> dict[tuple[int, int], bytes]:
+        """(address, length) of each mapping that is compared, and what it held at the last look."""
+        return self._last
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether processes that the program made may be changing it right now."""
+        return self._exposed and bool(self._last)
+
     def __bool__(self) -> bool:
         return bool(self._last)
 
@@ -85,12 +95,14 @@ class SharedMemory:
                 self._often.discard(span)
                 del self._last[span]
 
-    def changes(self, tracee: Tracee, call_us: int) -> Iterator[tuple[int, bytes]]:
+    def changes(
+        self, tracee: Tracee, call_us: int, everything: bool = False
+    ) -> Iterator[tuple[int, bytes]]:
         """(address, bytes) of what is different from the last look, after a call of that long."""
         yield from self._compare(tracee, self._often)
         if len(self._often) < len(self._last):
             start = time.monotonic_ns()
-            if call_us >= _WAITED_US or start >= self._due_ns:
+            if everything or call_us >= _WAITED_US or start >= self._due_ns:
                 yield from self._compare(tracee, self._last.keys() - self._often)
                 now = time.monotonic_ns()
                 self._due_ns = now + _SHARE * (now - start)

@@ -20,12 +20,19 @@ from typing import TYPE_CHECKING
 
 from sysrift.record.call import Call
 from sysrift.record.lent import LentMemory
+from sysrift.record.refusals import (
+    change_arguments,
+    filter_installed,
+    ioctl,
+    prctl,
+    prevent,
+    refuse,
+)
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.model import ABSOLUTE, AFTER, Mapped, SegmentKind
 from sysrift.trace.writer import CHUNK
 from sysrift.tracee import Tracee, TraceeGone, read_maps
 from sysrift.tracee import ptrace as pt
-from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE
 
 if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
@@ -34,7 +41,7 @@ CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
 MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS = 0x03, 0x10, 0x20
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
-MADV_FREE = 8
+MADV_NORMAL, MADV_FREE, _NO_ADVICE = 0, 8, 0x7FFFFFFF
 
 
 def stop_recording(message: str) -> None:
@@ -47,28 +54,6 @@ def stop_recording(message: str) -> None:
 # -- calls that do not reach the kernel -----------------------------------------------------------
 
 
-def refuse(recorder: Recorder, call: Call) -> None:
-    """ENOSYS: the program falls back to what can be recorded."""
-    call.guess = None
-    recorder.suppress(-errno.ENOSYS)
-    if call.row is not None and call.row.name != "rseq":
-        name = call.row.name
-        recorder.note(f"refused {name}", f"{name} answers ENOSYS while recording")
-
-
-def prctl(recorder: Recorder, call: Call) -> None:
-    """The program's own PR_SET_TSC and PR_GET_TSC are virtual: rdtsc stays trapped."""
-    option = call.args[0] & 0xFFFFFFFF
-    if option == PR_SET_TSC:
-        recorder.suppress(0)
-    elif option == PR_GET_TSC:
-        try:
-            recorder.tracee.write(call.args[1], struct.pack("<i", PR_TSC_ENABLE))
-            recorder.suppress(0)
-        except BadAddress:
-            recorder.suppress(-errno.EFAULT)
-
-
 def sched_setaffinity(recorder: Recorder, call: Call) -> None:
     """The program shares one CPU with the recorder; what it asks for is only remembered."""
     if call.args[0] not in (0, recorder.tracee.pid):
@@ -76,15 +61,14 @@ def sched_setaffinity(recorder: Recorder, call: Call) -> None:
     try:
         mask = recorder.tracee.read(call.args[2], min(call.args[1] & 0xFFFFFFFF, 1024))
     except BadAddress:
-        recorder.suppress(-errno.EFAULT)
-        return
+        return  # EFAULT
     bits = int.from_bytes(mask, "little")
     usable = {cpu for cpu in recorder.options.affinity if bits >> cpu & 1}
     if usable:
         recorder.affinity = frozenset(usable)
-        recorder.suppress(0)
+        prevent(recorder, call, 0)
     else:
-        recorder.suppress(-errno.EINVAL)
+        prevent(recorder, call, -errno.EINVAL)
 
 
 def sched_getaffinity(recorder: Recorder, call: Call) -> None:
@@ -104,18 +88,15 @@ def madvise(recorder: Recorder, call: Call) -> None:
     if advice & 0xFFFFFFFF != MADV_FREE or first % 4096:
         return
     end = first + _pages(length)
-    at = first
     for mapping in read_maps(recorder.tracee.pid):
-        if first < mapping.end and mapping.start < end:
-            if mapping.shared or mapping.is_file:
-                if at == first:
-                    return  # the kernel refuses it (mm/madvise.c: anonymous memory only)
-                recorder.suppress(-errno.EINVAL)
-                return
-            if mapping.start > at:
-                break
-            at = mapping.end
-    recorder.suppress(0 if at >= end else -errno.ENOMEM)
+        meant = first < mapping.end and mapping.start < end
+        if meant and (mapping.shared or mapping.is_file):
+            # The kernel refuses it (mm/madvise.c: anonymous memory only), but not for what lies
+            # before. Advice that it does not know is refused for all.
+            if mapping.start > first:
+                change_arguments(recorder, call, {2: _NO_ADVICE})
+            return
+    change_arguments(recorder, call, {2: MADV_NORMAL})
 
 
 def ptrace_call(recorder: Recorder, _: Call) -> None:
@@ -212,9 +193,10 @@ def mmap(recorder: Recorder, call: Call, result: int) -> None:
             if shared:
                 recorder.watch_shared(result, _pages(length))
         return
-    recorder.note(
-        f"map {fd}", "the program maps a device or special file: its memory is stored as it was"
-    )
+    name = _name(recorder.tracee.pid, fd)
+    if name == "/dev/zero":
+        return
+    recorder.note(f"map {name}", f"the program maps {name}: its memory is stored as it was")
     _store_memory(recorder, call, result, length)
 
 
@@ -233,6 +215,13 @@ def mappings_changed(recorder: Recorder, _: Call, _result: int) -> None:
     recorder.mapped_files.layout_changed()
     if recorder.shared:
         recorder.shared.remap(recorder.tracee)
+
+
+def _name(pid: int, descriptor: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{descriptor}")
+    except OSError:
+        return "a special file"
 
 
 def _pages(length: int) -> int:
@@ -310,7 +299,8 @@ Exit = Callable[["Recorder", Call, int], None]
 ENTRY: dict[int, Entry] = {
     NAMES[name]: hook
     for names, hook in (
-        ("rseq io_uring_setup io_setup userfaultfd", refuse),
+        ("rseq io_uring_setup io_setup userfaultfd memfd_secret", refuse),
+        ("ioctl", ioctl),
         ("prctl", prctl),
         ("sched_setaffinity", sched_setaffinity),
         ("sched_getaffinity", sched_getaffinity),
@@ -331,6 +321,7 @@ EXIT: dict[int, Exit] = {
         ("munmap mremap shmdt remap_file_pages", mappings_changed),
         ("vfork clone clone3", compare_after_vfork),
         ("rt_sigreturn", rt_sigreturn),
+        ("seccomp prctl", filter_installed),
     )
     for name in names.split()
 }
