@@ -257,6 +257,8 @@ class Recorder:
                 call.guess = guess.arguments_snapshot(self.tracee, args)
         else:
             call.guess = guess.arguments_snapshot(self.tracee, args)
+        if self.shared:
+            self.shared.at_entry(self.tracee)
         hook = special.ENTRY.get(nr)
         if hook is not None:
             hook(self, call)

@@ -31,6 +31,7 @@ class SharedMemory:
     def __init__(self) -> None:
         self._last: dict[tuple[int, int], bytes] = {}
         self._often: set[tuple[int, int]] = set()
+        self._entered: dict[tuple[int, int], bytes] = {}
         self._own: list[tuple[int, int]] = []
         self._exposed = False
         self._due_ns = 0
@@ -95,6 +96,14 @@ class SharedMemory:
                 self._often.discard(span)
                 del self._last[span]
 
+    def at_entry(self, tracee: Tracee) -> None:
+        """A call begins: what the program itself has written until now is in memory.
+
+        Without this look, others' writes that undo it would not be seen.
+        """
+        for span in self._often:
+            self._entered[span] = tracee.read_some(*span)
+
     def changes(
         self, tracee: Tracee, call_us: int, everything: bool = False
     ) -> Iterator[tuple[int, bytes]]:
@@ -112,13 +121,15 @@ class SharedMemory:
             address, length = span
             now = tracee.read_some(address, length)
             before = self._last[span]
-            if now != before:
-                self._last[span] = now
-                if len(now) != len(before):
-                    yield address, now
+            self._last[span] = now
+            for old in {before, self._entered.pop(span, before)}:
+                if now == old:
                     continue
+                if len(now) != len(old):
+                    yield address, now
+                    break
                 runs = changed_runs if length <= EVERY_CALL else _changed_pages
-                for first, last in runs(before, now):
+                for first, last in runs(old, now):
                     yield address + first, now[first:last]
 
 
