@@ -59,19 +59,26 @@ def populated_runs(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
     exist at all (/proc/PID/pagemap: bit 63 present, 62 swapped, 61 the file's own page;
     Documentation/admin-guide/mm/pagemap.rst). All of it when pagemap cannot be read.
     """
+    pagemap = _open_pagemap(pid)
     try:
-        descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        yield mapping.start, mapping.end - mapping.start
-        return
-    try:
-        yield from _populated(descriptor, mapping)
+        yield from _populated(pagemap, mapping)
     finally:
-        os.close(descriptor)
+        if pagemap >= 0:
+            os.close(pagemap)
+
+
+def _open_pagemap(pid: int) -> int:
+    try:
+        return os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def _populated(pagemap: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
-    """`populated_runs`, by an open pagemap."""
+    """`populated_runs`, by an open pagemap; -1: there is none."""
+    if pagemap < 0:
+        yield mapping.start, mapping.end - mapping.start
+        return
     private_file = mapping.is_file and not mapping.shared
     start = length = 0
     for first in range(mapping.start, mapping.end, _PAGES_AT_ONCE * PAGE):
@@ -325,7 +332,7 @@ def _set_memory_layout(tracee: Tracee, image: Image) -> None:
 
 def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
     """(address, length), at most CHUNK bytes each, of writable memory that may not be zero."""
-    pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    pagemap = _open_pagemap(pid)
     try:
         for mapping in read_maps(pid):
             if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
@@ -342,7 +349,8 @@ def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
                 for at in range(start, start + size, CHUNK):
                     yield at, min(CHUNK, start + size - at)
     finally:
-        os.close(pagemap)
+        if pagemap >= 0:
+            os.close(pagemap)
 
 
 def checksum(tracee: Tracee, instead: Known | None = None) -> bytes:

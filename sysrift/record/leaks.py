@@ -8,10 +8,11 @@ switched off at the launch.)
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 from sysrift.record.vdso import vdso_functions
-from sysrift.syscalls import NAMES
+from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
 from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE, PR_TSC_SIGSEGV
 
@@ -66,7 +67,8 @@ class ClosedLeaks:
                 pass
         if not shared_memory:
             for address, original in self.vdso:
-                tracee.write(address, original)
+                with contextlib.suppress(BadAddress):  # the program may have unmapped it
+                    tracee.write(address, original)
 
 
 def _vdso(pid: int) -> Mapping | None:

@@ -49,7 +49,7 @@ from sysrift.trace.model import (
     SegmentKind,
 )
 from sysrift.trace.writer import OutSegment
-from sysrift.tracee import Entry, Mapping, Tracee
+from sysrift.tracee import BadAddress, Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import Shown, input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -285,12 +285,15 @@ class Recorder:
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
-        self.reached.after(self, call, result)
-        hook = special.EXIT.get(call.nr)
-        if hook is not None:
-            hook(self, call, result)
-        if self.mapped_files and call.nr in WRITERS:
-            self.mapped_files.changed(self, call, result)
+        try:
+            self.reached.after(self, call, result)
+            hook = special.EXIT.get(call.nr)
+            if hook is not None:
+                hook(self, call, result)
+            if self.mapped_files and call.nr in WRITERS:
+                self.mapped_files.changed(self, call, result)
+        except BadAddress:
+            call.flags |= EventFlag.INCOMPLETE  # the memory went away meanwhile
         if self.shared:
             took = self.now_us() - call.time_us
             every = self.options.checksum_every

@@ -77,7 +77,10 @@ def sched_getaffinity(recorder: Recorder, call: Call) -> None:
     def effect(result: int) -> None:
         if result > 0 and call.args[0] in (0, recorder.tracee.pid) and recorder.affinity:
             bits = sum(1 << cpu for cpu in recorder.affinity)
-            recorder.tracee.write(call.args[2], bits.to_bytes(result, "little"))
+            try:
+                recorder.tracee.write(call.args[2], bits.to_bytes(result, "little"))
+            except (BadAddress, OverflowError):
+                pass
 
     call.effect = effect
 
