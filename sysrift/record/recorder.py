@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import errno
 import os
 import signal
 import time
@@ -20,6 +19,14 @@ from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.leaks import ClosedLeaks
+from sysrift.record.mapped_files import WRITERS, MappedFiles
+from sysrift.record.reached import Reached
+from sysrift.record.refusals import (
+    SIGSYS_OF_FILTER,
+    ended_by_filter,
+    make_dumpable,
+    suspend_filters,
+)
 from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
     Action,
@@ -42,7 +49,7 @@ from sysrift.trace.model import (
     SegmentKind,
 )
 from sysrift.trace.writer import OutSegment
-from sysrift.tracee import Entry, Mapping, Tracee
+from sysrift.tracee import BadAddress, Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import Shown, input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -100,14 +107,21 @@ class Recorder:
         self._exit_ip = self._exit_sp = 0
         self._at_boundary = False
         self._birth: Call | None = None
+        self._fatal = False
+        self.filtered: bool = parent is not None and parent.filtered
+        self.dumpable: int = -1 if parent is None else parent.dumpable
         if parent is None:
             self.tracee = Tracee(pid)
             self.leaks = ClosedLeaks()
             self.shared = SharedMemory()
+            self.mapped_files = MappedFiles()
+            self.reached = Reached()
         else:
             self.tracee = Tracee(pid, parent.tracee.remote_site)
             self.leaks = copy.copy(parent.leaks)
             self.shared = parent.shared.copy()
+            self.mapped_files = parent.mapped_files.copy()
+            self.reached = parent.reached.copy()
             self._birth = parent.call
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
@@ -191,8 +205,11 @@ class Recorder:
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
+        self.mapped_files.clear()
+        self.dumpable = -1
+        self.reached.writable.forget()
         self.cpu = self.recording.place(tracee.pid)
-        for remark in self.leaks.close(tracee):
+        for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)
@@ -212,13 +229,17 @@ class Recorder:
         if nr & 0x80000000:
             # Our own -1 of a rewound call, or a number that never was a call.
             nr -= 1 << 64 if nr >> 63 else 1 << 32
-        if self.held:
+        if self.held and self.filtered:
+            # A rewound call would show itself to the program's filter. So the signal comes while
+            # this call is made: it is interrupted, or the signal is delivered right after it.
+            self.held.requeue(self.tracee.pid)
+        elif self.held:
             self._rewind()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
             return
-        if arch != pt.AUDIT_ARCH_X86_64 or nr & 0x40000000:
+        if arch != pt.AUDIT_ARCH_X86_64 or (nr > 0 and nr & 0x40000000):
             self._rewind()
             raise RecordingStops("the program makes a 32-bit system call (not supported)")
         row = lookup(nr)
@@ -236,6 +257,8 @@ class Recorder:
                 call.guess = guess.arguments_snapshot(self.tracee, args)
         else:
             call.guess = guess.arguments_snapshot(self.tracee, args)
+        if self.shared:
+            self.shared.at_entry(self.tracee)
         hook = special.ENTRY.get(nr)
         if hook is not None:
             hook(self, call)
@@ -262,15 +285,22 @@ class Recorder:
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
-        if result == -errno.EFAULT:
-            self._partly_written(call)
-        hook = special.EXIT.get(call.nr)
-        if hook is not None:
-            hook(self, call, result)
+        try:
+            self.reached.after(self, call, result)
+            hook = special.EXIT.get(call.nr)
+            if hook is not None:
+                hook(self, call, result)
+            if self.mapped_files and call.nr in WRITERS:
+                self.mapped_files.changed(self, call, result)
+        except BadAddress:
+            call.flags |= EventFlag.INCOMPLETE  # the memory went away meanwhile
         if self.shared:
+            took = self.now_us() - call.time_us
+            every = self.options.checksum_every
+            due = bool(every) and (self.writer.number(self.id) + 1) % every == 0
             call.segments += [
                 (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(self.tracee)
+                for address, data in self.shared.changes(self.tracee, took, due)
             ]
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
@@ -307,22 +337,31 @@ class Recorder:
         self.recording.arm_flush()
         every = self.options.checksum_every
         if every and number % every == 0 and not call.flags & _IMAGE:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self._add_checksum(compared=not call.flags & EventFlag.UNFINISHED)
         return number
 
-    def _partly_written(self, call: Call) -> None:
-        """EFAULT: the kernel may have written up to the bad address; keep what is there now."""
-        for address, data in guess.arguments_snapshot(self.tracee, call.args):
-            call.segments.append((SegmentKind.OUT, ABSOLUTE, address, data))
+    def _add_checksum(self, compared: bool) -> None:
+        """Note the checksum of memory. `compared`: shared memory has just been looked at.
 
-    def watch_shared(self, address: int, length: int) -> None:
-        """Compare a shared mapping at every system call from now on, if it is small enough."""
-        if not self.shared.add(self.tracee, address, length):
-            self.note(
-                "shared memory",
-                "the program maps much memory shared with others: what they write there is not "
-                "recorded",
-            )
+        What others have written there since is not this process's to replay, yet.
+        """
+        if compared:
+            self.writer.add_checksum(self.id, image.checksum(self.tracee, self.shared.seen))
+        elif not self.shared.is_exposed:
+            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+
+    def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
+        """Compare a shared mapping from now on, if it is not too large."""
+        if not self.shared.add(self.tracee, address, length, anonymous):
+            self.shared_too_large()
+
+    def shared_too_large(self) -> None:
+        """Say that others' writes to shared memory are missed."""
+        self.note(
+            "shared memory",
+            "the program maps more than 16 MiB of shared memory: what other processes write "
+            "there is not recorded",
+        )
 
     def _guessed(self, call: Call) -> None:
         name = call.row.name if call.row is not None else f"system call {call.nr}"
@@ -344,7 +383,7 @@ class Recorder:
         every, number = self.options.checksum_every, self.writer.number(self.id) + 1
         self._log(call, 0)
         if every and number % every:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self._add_checksum(compared=False)
 
     def _rewind(self) -> None:
         """At a syscall-entry-stop: go back to before the `syscall` instruction, doing nothing."""
@@ -395,6 +434,12 @@ class Recorder:
             self.call.flags |= EventFlag.UNFINISHED
             self._log(self.call, 0)
             self.call = None
+        elif not self._fatal and ended_by_filter(self.tracee.pid):
+            # The kernel's SIGSYS of a seccomp filter that kills passes no signal-delivery-stop.
+            registers = self.tracee.registers()
+            siginfo: OutSegment = (SegmentKind.SIGINFO, ABSOLUTE, 0, SIGSYS_OF_FILTER)
+            flags = EventFlag(0)
+            self._log_signal(signal.SIGSYS, flags, Delivery.FATAL, registers, [siginfo])
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -456,9 +501,10 @@ class Recorder:
             before = bytes(registers)
             segments.append((SegmentKind.REGISTERS, ABSOLUTE, BEFORE, before))
         if action is Action.FATAL:
+            self._fatal = True
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
-                self.writer.add_checksum(self.id, image.checksum(tracee))
+                self._add_checksum(compared=False)
             self._resume(sig)
             return
         tracee.resume(pt.PTRACE_SINGLESTEP, sig)
@@ -556,10 +602,13 @@ class Recorder:
     def let_go(self) -> None:
         """Detach, at a syscall-stop, and leave the program as if it never had been recorded."""
         tracee = self.tracee
-        entered = tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
+        able = not self.filtered or suspend_filters(tracee)
+        entered = able and tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
         if entered and tracee.registers().orig_rax != NO_SYSCALL:
             self._rewind()
-        self.leaks.reopen(tracee)
+        self.leaks.reopen(tracee, able=able)
+        if able:
+            make_dumpable(tracee, self.dumpable)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)
         if self.affinity:

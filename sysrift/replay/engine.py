@@ -159,7 +159,7 @@ class Engine:
         self.next = event + 1
         self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
-        self.source.forget_shared()
+        self.source.forget_copies()
         if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
@@ -295,16 +295,18 @@ class Engine:
             self._bind(self.trace.process.cpu)  # its birth
 
     def _apply_segments(self, event: Event, registers: Registers) -> None:
-        for kind, _, address, _, _, data in event.segments:
+        changed_file = 0
+        for segment in event.segments:
+            kind, _, address, _, _, data = segment
             if kind == SegmentKind.OUT:
                 if data is None:
-                    data = self._stored(event, address)
-                try:
-                    self.tracee.write(address, data)
-                except BadAddress as error:
-                    raise self._divergence(
-                        f"{len(data)} bytes written at {address:#x}", str(error)
-                    ) from None
+                    data = self.trace.segment_data(segment)
+                self._write(address, data)
+            elif kind == SegmentKind.FILE_SIZE:
+                changed_file = segment.block
+                self.source.resize(changed_file, address)
+            elif kind == SegmentKind.FILE_DATA:
+                self.source.change(changed_file, address, self.trace.segment_data(segment))
             elif kind == SegmentKind.REGISTERS and address == AFTER and data is not None:
                 loaded = Registers.from_bytes(data)
                 for name in NAMES_OF_REGISTERS:
@@ -313,9 +315,17 @@ class Engine:
             elif kind == SegmentKind.XSAVE and data is not None:
                 self.tracee.set_xsave(data)
 
-    def _stored(self, event: Event, address: int) -> bytes:
-        segment = next(s for s in event.segments if s.address == address and s.data is None)
-        return self.trace.segment_data(segment)
+    def _write(self, address: int, data: bytes) -> None:
+        """Put into memory what the kernel put there."""
+        try:
+            try:
+                self.tracee.write(address, data)
+            except BadAddress:
+                self._calls.write(address, data)
+        except BadAddress as error:
+            raise self._divergence(
+                f"{len(data)} bytes written at {address:#x}", str(error)
+            ) from None
 
     def _after(self, event: Event) -> None:
         """Check the memory checksum that was recorded after an event."""

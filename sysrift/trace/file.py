@@ -407,6 +407,11 @@ class TraceFile:
                 length=int(value["length"]),
                 sha256=str(value["sha256"]),
                 chunks=tuple(int(chunk) for chunk in value["chunks"]),
+                device=int(value.get("device", 0)),
+                inode=int(value.get("inode", 0)),
+                extents=tuple(
+                    (int(offset), int(length)) for offset, length in value.get("extents", ())
+                ),
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             raise TraceError("damaged trace: its file table is not readable") from None

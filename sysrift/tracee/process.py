@@ -101,7 +101,7 @@ class Tracee:
                 if not more:
                     break
                 data += more
-        except (OSError, OverflowError, ValueError):
+        except (OSError, OverflowError, ValueError, MemoryError):
             raise BadAddress(f"no memory at {address:#x}") from None
         if len(data) != length:
             raise BadAddress(f"no memory at {address + len(data):#x}")
@@ -113,7 +113,7 @@ class Tracee:
         while len(data) < length:
             try:
                 more = os.pread(self._memory, length - len(data), address + len(data))
-            except (OSError, OverflowError):
+            except (OSError, OverflowError, ValueError, MemoryError):
                 break
             if not more:
                 break
