@@ -27,6 +27,7 @@ from sysrift.record.signals import (
     action_of,
     frame_bytes,
     is_synchronous,
+    stack_below,
     tsc_instruction,
 )
 from sysrift.syscalls import lookup
@@ -259,6 +260,8 @@ class Recorder:
             self._guessed(call)
         elif row is not None:
             for item in row.outputs(call.args, result, self.tracee, call.before):
+                if row is not call.row:
+                    item = item._replace(argument=ABSOLUTE)  # restart_syscall itself has none
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
@@ -307,8 +310,12 @@ class Recorder:
         self.recording.arm_flush()
         every = self.options.checksum_every
         if every and number % every == 0 and not call.flags & _IMAGE:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self._add_checksum()
         return number
+
+    def _add_checksum(self) -> None:
+        rsp = self.tracee.registers().rsp
+        self.writer.add_checksum(self.id, image.checksum(self.tracee, rsp))
 
     def _partly_written(self, call: Call) -> None:
         """EFAULT: the kernel may have written up to the bad address; keep what is there now."""
@@ -344,7 +351,7 @@ class Recorder:
         every, number = self.options.checksum_every, self.writer.number(self.id) + 1
         self._log(call, 0)
         if every and number % every:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self._add_checksum()
 
     def _rewind(self) -> None:
         """At a syscall-entry-stop: go back to before the `syscall` instruction, doing nothing."""
@@ -395,6 +402,13 @@ class Recorder:
             self.call.flags |= EventFlag.UNFINISHED
             self._log(self.call, 0)
             self.call = None
+        elif not self._doomed:
+            # One that shows at no signal-delivery-stop: SIGSYS of a seccomp filter that kills.
+            sig = self.tracee.event_message() & 0x7F
+            if sig not in (0, signal.SIGKILL):
+                self._log_signal(sig, EventFlag(0), Delivery.FATAL, self.tracee.registers(), [])
+                if self.options.checksum_every:
+                    self._add_checksum()
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -431,6 +445,10 @@ class Recorder:
         self._go_on()
 
     _in_code_at = -1
+    _unframed = (0, 0)
+    """The signal whose frame could not be written, and whether an instruction raised it."""
+    _doomed = False
+    """Whether the signal that ends the process is in the trace."""
 
     def _deliver_in_code(self) -> None:
         """The program makes no system calls: its signal is delivered where it is."""
@@ -455,16 +473,23 @@ class Recorder:
         if flags & EventFlag.IN_CODE or is_synchronous(sig, siginfo):
             before = bytes(registers)
             segments.append((SegmentKind.REGISTERS, ABSOLUTE, BEFORE, before))
+        if self._unframed[0]:
+            segments += stack_below(tracee, registers.rsp)
         if action is Action.FATAL:
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
-                self.writer.add_checksum(self.id, image.checksum(tracee))
+                self._add_checksum()
             self._resume(sig)
             return
         tracee.resume(pt.PTRACE_SINGLESTEP, sig)
         status = tracee.wait()
         if status != _TRAP_STOP:
-            # The frame could not be written (no stack left): the kernel sends SIGSEGV instead.
+            # The frame could not be written (no stack left): the kernel sends SIGSEGV instead, to
+            # the same place (arch/x86/kernel/signal.c, handle_signal).
+            if not self._unframed[0]:
+                self._unframed = (sig, int(is_synchronous(sig, siginfo)))
+            if flags & EventFlag.IN_CODE:
+                self._in_code_at = registers.rip
             self.on_stop(status)
             return
         entered = tracee.registers()
@@ -495,9 +520,11 @@ class Recorder:
             registers.rsp,
             delivery,
             0,
-            (0,) * 6,
+            (*self._unframed, 0, 0, 0, 0),
             segments,
         )
+        self._unframed = (0, 0)
+        self._doomed = self._doomed or delivery is Delivery.FATAL
 
     def _time_stamp(self, registers: Registers, number: int, length: int) -> None:
         """Emulate rdtsc/rdtscp and log what it gave."""

@@ -97,7 +97,7 @@ class Engine:
         self.check_checksums = False
         self.checksums_checked = 0
         self._output = ProgramOutput()
-        self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
+        self._calls = MemoryCalls(tracee, self.source, self.image, trace.process.pid)
 
     def close(self) -> None:
         """Let go of everything but the tracee."""
@@ -115,7 +115,7 @@ class Engine:
         child.source = self.source.fork(tracee)
         child.checksums_checked = 0
         child._output = copy.deepcopy(self._output)
-        child._calls = self._calls.fork(tracee, child.source)
+        child._calls = self._calls.fork(tracee, child.source, trace.process.pid)
         return child
 
     def _bind(self, cpu: int) -> None:
@@ -158,7 +158,7 @@ class Engine:
         self.image = image
         self.next = event + 1
         self._bind(image.cpu)
-        self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
+        self._calls = MemoryCalls(self.tracee, self.source, image, self.trace.process.pid)
         self.source.forget_shared()
         if not reached:
             self._output = ProgramOutput()
@@ -262,7 +262,7 @@ class Engine:
         tracee = self.tracee
         if event.flags & _IMAGE:
             self.load(event.number, reached=True)
-            self._after(event)
+            self._after(event, self.tracee.registers().rsp)
             if self.on_exec is not None:
                 self.on_exec(self.image)
             return
@@ -284,7 +284,7 @@ class Engine:
         if event.segments:
             self._apply_segments(event, registers)
         self.next += 1
-        self._after(event)  # before a signal's frame changes memory again
+        self._after(event, registers.rsp)  # before a signal's frame changes memory again
         # Where a signal interrupted the call, it either comes next, or the call is restarted.
         if not self._settle(registers) and event.result in RESTARTS:
             registers.rip -= 2
@@ -317,21 +317,21 @@ class Engine:
         segment = next(s for s in event.segments if s.address == address and s.data is None)
         return self.trace.segment_data(segment)
 
-    def _after(self, event: Event) -> None:
-        """Check the memory checksum that was recorded after an event."""
+    def _after(self, event: Event, rsp: int) -> None:
+        """Check the memory checksum that was recorded after an event, with `rsp` after it."""
         if self.check_checksums:
             expected = self.trace.checksums.get(event.number)
             if expected is not None:
-                self._compare_checksum(event.number, expected)
+                self._compare_checksum(event.number, expected, rsp)
 
     def check_final_memory(self) -> None:
         """At the end: compare memory with the checksum recorded there, if there is one."""
         expected = self.trace.checksums.get(self.next)
         if self.check_checksums and expected is not None:
-            self._compare_checksum(self.next, expected)
+            self._compare_checksum(self.next, expected, self.tracee.registers().rsp)
 
-    def _compare_checksum(self, number: int, expected: bytes) -> None:
-        found = images.checksum(self.tracee)
+    def _compare_checksum(self, number: int, expected: bytes, rsp: int) -> None:
+        found = images.checksum(self.tracee, rsp)
         self.checksums_checked += 1
         if found != expected:
             raise self._divergence(
@@ -405,7 +405,7 @@ class Engine:
             if event.kind == EventKind.TSC and here and sig == signal.SIGSEGV:
                 self._time_stamp(event, registers)
                 return True
-            if event.kind == EventKind.SIGNAL and event.nr == sig and here:
+            if event.kind == EventKind.SIGNAL and _arrives_as(event) == sig and here:
                 if event.result == Delivery.FATAL:
                     return False
                 self._enter_handler(event, registers)
@@ -433,7 +433,7 @@ class Engine:
         event = self.trace.event(self.next)
         registers = self.tracee.registers()
         kind_matches = (event.kind == EventKind.TSC and sig == signal.SIGSEGV) or (
-            event.kind == EventKind.SIGNAL and event.nr == sig
+            event.kind == EventKind.SIGNAL and _arrives_as(event) == sig
         )
         return kind_matches and event.site == registers.rip
 
@@ -588,8 +588,17 @@ def _same_point(one: Registers, other: Registers) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in _POINT)
 
 
+def _arrives_as(event: Event) -> int:
+    """The signal that the kernel meant to deliver; where there was no room for its frame, it became
+    the SIGSEGV that the event shows."""
+    return event.args[0] or event.nr
+
+
 def _raised_by_instruction(event: Event) -> bool:
     """Whether a SIGNAL event is a fault: a SIGSEGV and its like that the kernel raised."""
+    unframed, raised = event.args[:2]
+    if unframed:
+        return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
     for segment in event.segments:

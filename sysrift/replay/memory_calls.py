@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from sysrift.image import PAGE, RemoteMemory
 from sysrift.replay.files import FileSource
+from sysrift.replay.stack_limit import RLIMIT_STACK, set_stack_limit
 from sysrift.syscalls import NAMES
-from sysrift.trace.model import Event, SegmentKind
+from sysrift.trace.model import Event, Image, SegmentKind
 from sysrift.tracee import RemoteSyscallError, Tracee
 
 _MAP_TYPE, _MAP_ANONYMOUS = 0x0F, 0x20
@@ -23,11 +25,14 @@ def _pages(length: int) -> int:
 class MemoryCalls:
     """Replays the calls of class MAP that succeeded."""
 
-    def __init__(self, tracee: Tracee, source: FileSource, brk: int) -> None:
+    def __init__(self, tracee: Tracee, source: FileSource, image: Image, pid: int) -> None:
+        """`image` is the program's, `pid` the process id that it was recorded with."""
         self._tracee = tracee
+        self._image = image
+        self._pid = pid
         self._source = source
         self._memory = RemoteMemory(tracee)
-        self._brk = brk
+        self._brk = image.mm[5]
         self._by_number: dict[int, Callable[[Event], None]] = {
             NAMES[name]: method
             for name, method in (
@@ -40,13 +45,16 @@ class MemoryCalls:
                 ("madvise", self._madvise),
                 ("shmat", self._shmat),
                 ("shmdt", self._shmdt),
+                ("setrlimit", self._setrlimit),
+                ("prlimit64", self._prlimit),
             )
         }
         self._attached: dict[int, int] = {}
 
-    def fork(self, tracee: Tracee, source: FileSource) -> MemoryCalls:
+    def fork(self, tracee: Tracee, source: FileSource, pid: int) -> MemoryCalls:
         """The same for a copy of the tracee."""
-        child = MemoryCalls(tracee, source, self._brk)
+        child = MemoryCalls(tracee, source, self._image, pid)
+        child._brk = self._brk
         child._attached = dict(self._attached)
         return child
 
@@ -112,6 +120,19 @@ class MemoryCalls:
     def _shmdt(self, event: Event) -> None:
         length = self._attached.pop(event.args[0], 0)
         self._memory.unmap(event.args[0], _pages(length))
+
+    def _setrlimit(self, event: Event) -> None:
+        if event.args[0] & 0xFFFFFFFF == RLIMIT_STACK:
+            self._set_stack_limit(event.args[1])
+
+    def _prlimit(self, event: Event) -> None:
+        pid, what, address = event.args[0] & 0xFFFFFFFF, event.args[1] & 0xFFFFFFFF, event.args[2]
+        if pid in (0, self._pid) and what == RLIMIT_STACK and address:
+            self._set_stack_limit(address)
+
+    def _set_stack_limit(self, address: int) -> None:
+        limit = struct.unpack("<Q", self._tracee.read(address, 8))[0]
+        set_stack_limit(self._tracee, self._image, limit)
 
     def note_brk(self, event: Event) -> None:
         """Remember where brk is, for the next call."""
