@@ -353,19 +353,27 @@ def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
             os.close(pagemap)
 
 
-def checksum(tracee: Tracee, instead: Known | None = None) -> bytes:
+def checksum(tracee: Tracee, rsp: int, instead: Known | None = None) -> bytes:
     """A 16-byte digest of all writable memory (see CHECKED_FILE); pages of zeros do not count.
 
     `instead` has bytes, by (address, length) of their mapping, to be taken for what is there.
 
     So it is the same for memory that was never touched and for memory that holds zeros, and for a
     stack that grew and one that had its size from the start.
+
+    What lies below the stack pointer `rsp` and its red zone counts as zeros. The dynamic linker
+    leaves XSAVEC areas there, and which parts of one are written depends on what the processor
+    holds to be in use, which no program can see otherwise (Intel SDM vol. 1, 13.6, XINUSE).
     """
     digest = hashlib.blake2b(digest_size=16)
+    dead_end = rsp - _RED_ZONE
+    dead_start = next((m.start for m in read_maps(tracee.pid) if m.start <= rsp < m.end), dead_end)
     for at, length in checksum_spans(tracee.pid):
         data = tracee.read_some(at, length)
         if instead:
             data = _replaced(at, data, instead)
+        if dead_start <= at < dead_end:
+            data = bytes(min(len(data), dead_end - at)) + data[dead_end - at :]
         for page in range(0, len(data), PAGE):
             part = data[page : page + PAGE]
             if part != _ZEROS[: len(part)]:
@@ -383,6 +391,7 @@ def _replaced(at: int, data: bytes, instead: Known) -> bytes:
     return data
 
 
+_RED_ZONE = 128
 _STUB_RANGE = range(STUB_START, STUB_END)
 
 __all__ = [

@@ -23,7 +23,6 @@ from sysrift.record.mapped_files import WRITERS, MappedFiles
 from sysrift.record.reached import Reached
 from sysrift.record.refusals import (
     SIGSYS_OF_FILTER,
-    ended_by_filter,
     make_dumpable,
     suspend_filters,
 )
@@ -34,6 +33,7 @@ from sysrift.record.signals import (
     action_of,
     frame_bytes,
     is_synchronous,
+    stack_below,
     tsc_instruction,
 )
 from sysrift.syscalls import lookup
@@ -107,7 +107,6 @@ class Recorder:
         self._exit_ip = self._exit_sp = 0
         self._at_boundary = False
         self._birth: Call | None = None
-        self._fatal = False
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
         if parent is None:
@@ -282,6 +281,8 @@ class Recorder:
             self._guessed(call)
         elif row is not None:
             for item in row.outputs(call.args, result, self.tracee, call.before):
+                if row is not call.row:
+                    item = item._replace(argument=ABSOLUTE)  # restart_syscall itself has none
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
@@ -345,10 +346,11 @@ class Recorder:
 
         What others have written there since is not this process's to replay, yet.
         """
+        rsp = self.tracee.registers().rsp
         if compared:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee, self.shared.seen))
+            self.writer.add_checksum(self.id, image.checksum(self.tracee, rsp, self.shared.seen))
         elif not self.shared.is_exposed:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self.writer.add_checksum(self.id, image.checksum(self.tracee, rsp))
 
     def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
         """Compare a shared mapping from now on, if it is not too large."""
@@ -434,12 +436,17 @@ class Recorder:
             self.call.flags |= EventFlag.UNFINISHED
             self._log(self.call, 0)
             self.call = None
-        elif not self._fatal and ended_by_filter(self.tracee.pid):
-            # The kernel's SIGSYS of a seccomp filter that kills passes no signal-delivery-stop.
-            registers = self.tracee.registers()
-            siginfo: OutSegment = (SegmentKind.SIGINFO, ABSOLUTE, 0, SIGSYS_OF_FILTER)
-            flags = EventFlag(0)
-            self._log_signal(signal.SIGSYS, flags, Delivery.FATAL, registers, [siginfo])
+        elif not self._doomed:
+            # One that shows at no signal-delivery-stop: SIGSYS of a seccomp filter that kills.
+            sig = self.tracee.event_message() & 0x7F
+            if sig not in (0, signal.SIGKILL):
+                siginfo: list[OutSegment] = []
+                if sig == signal.SIGSYS:
+                    siginfo.append((SegmentKind.SIGINFO, ABSOLUTE, 0, SIGSYS_OF_FILTER))
+                registers = self.tracee.registers()
+                self._log_signal(sig, EventFlag(0), Delivery.FATAL, registers, siginfo)
+                if self.options.checksum_every:
+                    self._add_checksum(compared=False)
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -476,6 +483,10 @@ class Recorder:
         self._go_on()
 
     _in_code_at = -1
+    _unframed = (0, 0)
+    """The signal whose frame could not be written, and whether an instruction raised it."""
+    _doomed = False
+    """Whether the signal that ends the process is in the trace."""
 
     def _deliver_in_code(self) -> None:
         """The program makes no system calls: its signal is delivered where it is."""
@@ -500,8 +511,9 @@ class Recorder:
         if flags & EventFlag.IN_CODE or is_synchronous(sig, siginfo):
             before = bytes(registers)
             segments.append((SegmentKind.REGISTERS, ABSOLUTE, BEFORE, before))
+        if self._unframed[0]:
+            segments += stack_below(tracee, registers.rsp)
         if action is Action.FATAL:
-            self._fatal = True
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
                 self._add_checksum(compared=False)
@@ -510,7 +522,12 @@ class Recorder:
         tracee.resume(pt.PTRACE_SINGLESTEP, sig)
         status = tracee.wait()
         if status != _TRAP_STOP:
-            # The frame could not be written (no stack left): the kernel sends SIGSEGV instead.
+            # The frame could not be written (no stack left): the kernel sends SIGSEGV instead, to
+            # the same place (arch/x86/kernel/signal.c, handle_signal).
+            if not self._unframed[0]:
+                self._unframed = (sig, int(is_synchronous(sig, siginfo)))
+            if flags & EventFlag.IN_CODE:
+                self._in_code_at = registers.rip
             self.on_stop(status)
             return
         entered = tracee.registers()
@@ -541,9 +558,11 @@ class Recorder:
             registers.rsp,
             delivery,
             0,
-            (0,) * 6,
+            (*self._unframed, 0, 0, 0, 0),
             segments,
         )
+        self._unframed = (0, 0)
+        self._doomed = self._doomed or delivery is Delivery.FATAL
 
     def _time_stamp(self, registers: Registers, number: int, length: int) -> None:
         """Emulate rdtsc/rdtscp and log what it gave."""

@@ -10,7 +10,6 @@ behalf of such a program, unless its filters can be suspended.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import signal
 import struct
@@ -135,13 +134,6 @@ def filter_installed(recorder: Recorder, call: Call, result: int) -> None:
     by_call = call.nr != _NR_PRCTL and call.args[0] & 0xFFFFFFFF in _SECCOMP_SET
     if result >= 0 and (by_prctl or by_call):
         recorder.filtered = True
-
-
-def ended_by_filter(pid: int) -> bool:
-    """At PTRACE_EVENT_EXIT: whether a filter's SIGSYS is what ends the process."""
-    message = ctypes.c_ulong()
-    pt.ptrace(pt.PTRACE_GETEVENTMSG, pid, None, ctypes.addressof(message))
-    return message.value & 0x7F == signal.SIGSYS
 
 
 def suspend_filters(tracee: Tracee) -> bool:

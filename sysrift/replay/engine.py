@@ -262,7 +262,7 @@ class Engine:
         tracee = self.tracee
         if event.flags & _IMAGE:
             self.load(event.number, reached=True)
-            self._after(event)
+            self._after(event, self.tracee.registers().rsp)
             if self.on_exec is not None:
                 self.on_exec(self.image)
             return
@@ -284,7 +284,7 @@ class Engine:
         if event.segments:
             self._apply_segments(event, registers)
         self.next += 1
-        self._after(event)  # before a signal's frame changes memory again
+        self._after(event, registers.rsp)  # before a signal's frame changes memory again
         # Where a signal interrupted the call, it either comes next, or the call is restarted.
         if not self._settle(registers) and event.result in RESTARTS:
             registers.rip -= 2
@@ -327,21 +327,21 @@ class Engine:
                 f"{len(data)} bytes written at {address:#x}", str(error)
             ) from None
 
-    def _after(self, event: Event) -> None:
-        """Check the memory checksum that was recorded after an event."""
+    def _after(self, event: Event, rsp: int) -> None:
+        """Check the memory checksum that was recorded after an event, with `rsp` after it."""
         if self.check_checksums:
             expected = self.trace.checksums.get(event.number)
             if expected is not None:
-                self._compare_checksum(event.number, expected)
+                self._compare_checksum(event.number, expected, rsp)
 
     def check_final_memory(self) -> None:
         """At the end: compare memory with the checksum recorded there, if there is one."""
         expected = self.trace.checksums.get(self.next)
         if self.check_checksums and expected is not None:
-            self._compare_checksum(self.next, expected)
+            self._compare_checksum(self.next, expected, self.tracee.registers().rsp)
 
-    def _compare_checksum(self, number: int, expected: bytes) -> None:
-        found = images.checksum(self.tracee)
+    def _compare_checksum(self, number: int, expected: bytes, rsp: int) -> None:
+        found = images.checksum(self.tracee, rsp)
         self.checksums_checked += 1
         if found != expected:
             raise self._divergence(
@@ -415,7 +415,7 @@ class Engine:
             if event.kind == EventKind.TSC and here and sig == signal.SIGSEGV:
                 self._time_stamp(event, registers)
                 return True
-            if event.kind == EventKind.SIGNAL and event.nr == sig and here:
+            if event.kind == EventKind.SIGNAL and _arrives_as(event) == sig and here:
                 if event.result == Delivery.FATAL:
                     return False
                 self._enter_handler(event, registers)
@@ -443,7 +443,7 @@ class Engine:
         event = self.trace.event(self.next)
         registers = self.tracee.registers()
         kind_matches = (event.kind == EventKind.TSC and sig == signal.SIGSEGV) or (
-            event.kind == EventKind.SIGNAL and event.nr == sig
+            event.kind == EventKind.SIGNAL and _arrives_as(event) == sig
         )
         return kind_matches and event.site == registers.rip
 
@@ -598,8 +598,17 @@ def _same_point(one: Registers, other: Registers) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in _POINT)
 
 
+def _arrives_as(event: Event) -> int:
+    """The signal that the kernel meant to deliver; where there was no room for its frame, it became
+    the SIGSEGV that the event shows."""
+    return event.args[0] or event.nr
+
+
 def _raised_by_instruction(event: Event) -> bool:
     """Whether a SIGNAL event is a fault: a SIGSEGV and its like that the kernel raised."""
+    unframed, raised = event.args[:2]
+    if unframed:
+        return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
     for segment in event.segments:

@@ -15,7 +15,9 @@ class EventKind(enum.IntEnum):
     """The kinds of event; the number is what the file holds."""
 
     SYSCALL = 1  # number, arguments, result; segments are what the kernel wrote
-    SIGNAL = 2  # number is the signal, result a `Delivery`
+    # Number is the signal, result a `Delivery`. A SIGSEGV that came instead of a signal for whose
+    # frame there was no room has that one's number as args[0]; args[1]: an instruction raised that.
+    SIGNAL = 2
     TSC = 3  # rdtsc (number 0) or rdtscp (number 1) executed at `site`; result is the counter
 
 

@@ -196,6 +196,12 @@ class Tracee:
             return Entry(arch, ip, sp, nr, tuple(args))
         return None
 
+    def event_message(self) -> int:
+        """What a PTRACE_EVENT stop tells: a new process's id, or the wait status at the exit."""
+        message = ctypes.c_ulong()
+        pt.ptrace(pt.PTRACE_GETEVENTMSG, self.pid, None, ctypes.addressof(message))
+        return message.value
+
     # -- signals --------------------------------------------------------------------------------
 
     def siginfo(self) -> bytes:
