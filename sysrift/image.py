@@ -289,6 +289,9 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
             lowest = max(mapping.end - room // PAGE * PAGE, below + STACK_GUARD_GAP)
             start = min(lowest, mapping.start)
             memory.map_anonymous(start, mapping.end - start, mapping.prot, grows_down=True)
+            floor = stack_floor(mapping.end, image.stack_limit)
+            if floor and below < floor - PAGE and floor <= start:
+                memory.map_anonymous(floor - PAGE, PAGE, 0)
         else:
             memory.map_anonymous(mapping.start, length, mapping.prot)
         for run in mapping.runs:
@@ -297,6 +300,16 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     _set_memory_layout(tracee, image)
     tracee.set_xsave(image.xsave)
     tracee.set_registers(Registers.from_bytes(image.registers))
+
+
+def stack_floor(end: int, limit: int) -> int:
+    """The lowest address that a stack which ends at `end` may grow to; 0 without a limit.
+
+    A page without access is put below it. Reading or writing a process's memory from outside makes
+    its stack grow, too, and the kernel asks for the limit of who does it then (mm/memory.c,
+    __access_remote_vm): a debugger's look would take the place where the stack was full.
+    """
+    return end - limit // PAGE * PAGE if limit else 0
 
 
 def limit_stack(pid: int, limit: int) -> bool:
@@ -405,4 +418,5 @@ __all__ = [
     "limit_stack",
     "populated_runs",
     "restore",
+    "stack_floor",
 ]

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sysrift.image import PAGE, RemoteMemory, limit_stack
+from sysrift.image import PAGE, RemoteMemory, limit_stack, stack_floor
 from sysrift.replay.files import FileSource
 from sysrift.syscalls import NAMES
 from sysrift.trace.model import Event, Mapped, SegmentKind
@@ -207,8 +207,21 @@ class MemoryCalls:
         return pid & 0xFFFFFFFF in (0, self._source.recorded_pid)
 
     def _limit_stack(self, address: int) -> None:
+        pid = self._tracee.pid
         wanted = struct.unpack("<Q", self._tracee.read(address, 8))[0]
-        limit_stack(self._tracee.pid, wanted if wanted < 1 << 63 else 0)
+        wanted = wanted if wanted < 1 << 63 else 0
+        before = resource.prlimit(pid, resource.RLIMIT_STACK)[0]
+        limit_stack(pid, wanted)
+        maps = read_maps(pid)
+        stack = next((m for m in maps if m.name == "[stack]"), None)
+        if stack is None:
+            return
+        old = stack_floor(stack.end, max(before, 0))
+        new = stack_floor(stack.end, wanted)
+        if any(m.end == old and m.start == old - PAGE and not m.prot for m in maps):
+            self._memory.unmap(old - PAGE, PAGE)
+        if new and not any(m.start < new and new - PAGE < m.end for m in maps if m.end != old):
+            self._memory.map_anonymous(new - PAGE, PAGE, 0)
 
     # -- writing where the tracer alone cannot ----------------------------------------------------
 
