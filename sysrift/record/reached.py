@@ -3,7 +3,8 @@
 
 A buffer whose second page cannot be written to gets its first page filled, and the call fails with
 EFAULT, or counts whole pieces only (fs/pipe.c, pipe_read; fs/readdir.c). A write to /proc/self/mem,
-and process_vm_writev(2) to itself, change memory that no argument of the table's rules points to.
+and process_vm_writev(2) to itself, change memory that no argument of the table's rules points to;
+so does process_madvise(2).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _VECTORED = {
 }
 _OPENING = {NAMES[name] for name in ("open", "openat", "openat2")}
 _NR_PROCESS_VM_WRITEV = NAMES["process_vm_writev"]
+_NR_PROCESS_MADVISE = NAMES["process_madvise"]
+_DROPPING = (4, 24)  # MADV_DONTNEED, MADV_DONTNEED_LOCKED
 _IOV_MAX = 1024
 
 
@@ -110,7 +113,12 @@ class Reached:
                 self._memory_opened = True
         elif nr == _NR_PROCESS_VM_WRITEV:
             if result > 0 and call.args[0] == recorder.tracee.pid:
-                self._written_to_itself(recorder, call, result)
+                self._in_vector(recorder, call, call.args[3:5], result)
+        elif nr == _NR_PROCESS_MADVISE:
+            if result > 0 and call.args[3] & 0xFFFFFFFF in _DROPPING:
+                # Dropped pages are zeros now, or the file's again. (Another process's are not: then
+                # this says of the same addresses here what they hold.)
+                self._in_vector(recorder, call, call.args[1:3], result)
         elif self._memory_opened and nr in WRITERS and result > 0:
             self._written_by_descriptor(recorder, call, result)
         if call.row is not None and call.row.replay_class is ReplayClass.MAP:
@@ -137,8 +145,11 @@ class Reached:
         call.segments += segments
         call.flags |= flags
 
-    def _written_to_itself(self, recorder: Recorder, call: Call, result: int) -> None:
-        _, _, _, vector, count, _ = call.args
+    def _in_vector(
+        self, recorder: Recorder, call: Call, vector_and_count: tuple[int, ...], result: int
+    ) -> None:
+        """Keep what the first `result` bytes are that an iovec array points to."""
+        vector, count = vector_and_count
         for index in range(min(count, _IOV_MAX)):
             try:
                 pair = recorder.tracee.read(vector + 16 * index, 16)

@@ -41,7 +41,7 @@ CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
 MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS = 0x03, 0x10, 0x20
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
-MADV_NORMAL, MADV_FREE, _NO_ADVICE = 0, 8, 0x7FFFFFFF
+MADV_NORMAL, MADV_FREE, MADV_COLD, _NO_ADVICE = 0, 8, 20, 0x7FFFFFFF
 
 
 def stop_recording(message: str) -> None:
@@ -100,6 +100,12 @@ def madvise(recorder: Recorder, call: Call) -> None:
                 change_arguments(recorder, call, {2: _NO_ADVICE})
             return
     change_arguments(recorder, call, {2: MADV_NORMAL})
+
+
+def process_madvise(recorder: Recorder, call: Call) -> None:
+    """The same: MADV_COLD is as lawful, and changes nothing."""
+    if call.args[3] & 0xFFFFFFFF == MADV_FREE:
+        change_arguments(recorder, call, {3: MADV_COLD})
 
 
 def ptrace_call(recorder: Recorder, _: Call) -> None:
@@ -308,6 +314,7 @@ ENTRY: dict[int, Entry] = {
         ("sched_setaffinity", sched_setaffinity),
         ("sched_getaffinity", sched_getaffinity),
         ("madvise", madvise),
+        ("process_madvise", process_madvise),
         ("ptrace", ptrace_call),
         ("rt_sigreturn", returns_nothing),
         ("fork vfork clone clone3", new_task),
