@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
 
 CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
-MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS = 0x03, 0x10, 0x20
+MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS, MAP_DENYWRITE = 0x03, 0x10, 0x20, 0x800
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
 MADV_NORMAL, MADV_FREE, MADV_COLD, _NO_ADVICE = 0, 8, 20, 0x7FFFFFFF
@@ -197,7 +197,9 @@ def mmap(recorder: Recorder, call: Call, result: int) -> None:
         if mapped.has(opened.identity, recorder.tracee):
             how |= Mapped.IN_STEP
         call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (int(how), opened.file)))
-        if opened.writable or not recorder.files.is_system(opened.file):
+        # What the dynamic linker maps (MAP_DENYWRITE) is not written to while it is in use.
+        code = flags & MAP_DENYWRITE and not shared and not opened.writable
+        if opened.writable or not (code or recorder.files.is_system(opened.file)):
             mapped.add(opened, result, recorder.tracee)
             if shared:
                 recorder.watch_shared(result, _pages(length))
