@@ -46,6 +46,7 @@ class SegmentKind(enum.IntEnum):
     REGISTERS = 3  # struct user_regs_struct after the event
     XSAVE = 4  # the xsave area after the event
     SIGINFO = 5  # siginfo_t of a signal
+    POINT = 6  # where in a computation a signal came: `points.Point`
 
 
 ABSOLUTE = 255
