@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 15
 _CHUNK = 256  # bytes of code read at a time
+_AROUND = 768  # bytes of code before and after an address that belong to its function, mostly
 
 Registers = tuple[int, ...]
 """The registers as `struct user_regs_struct` orders them."""
@@ -150,6 +151,19 @@ class Decoder:
                 memory.displacement, size,
             ))  # fmt: skip
         return found
+
+    def globals_near(self, address: int) -> list[int]:
+        """Addresses of the variables that the code around `address` names (rip-relative).
+
+        Decoding begins at no known instruction, so a few of them may be none.
+        """
+        start = address - _AROUND
+        decoder = self._iced.Decoder(64, self.read(start, 2 * _AROUND), ip=start)
+        return [
+            instruction.ip_rel_memory_address
+            for instruction in decoder
+            if instruction.is_ip_rel_memory_operand
+        ]
 
     # -- what can be displaced ------------------------------------------------------------------
 

@@ -29,6 +29,9 @@ BUDGET = 0.0025
 _ENOUGH_PASSES = 3
 _WRITTEN_WORDS = 256
 _CHANGED_WORDS = 512
+_NAMED_WORDS = 128
+_CALLERS = 8
+_MORE_PAGES = 64
 _USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _RIP, _RSP = NAMES.index("rip"), NAMES.index("rsp")
 _CANDIDATES = tuple(
@@ -50,11 +53,13 @@ class Outcome(NamedTuple):
 
 
 class PointSearch:
-    """One search, begun at the first interruption. `event` is the newest event then."""
+    """One search, begun at the first interruption.
 
-    def __init__(self, tracee: Tracee, event: int) -> None:
-        self.event = event
-        self.arrived: list[tuple[int, bytes]] = []  # signals that came meanwhile, and are not lost
+    `arrived` are (signal, siginfo) that came while single-stepping; they are not delivered yet.
+    """
+
+    def __init__(self, tracee: Tracee) -> None:
+        self.arrived: list[tuple[int, bytes]] = []
         self._tracee = tracee
         self._memory = WatchedMemory(tracee, tracee.registers().rsp)
         self._steps: list[Registers] = []
@@ -147,10 +152,15 @@ class PointSearch:
         telling = sorted(
             (index for index in _CANDIDATES if variety[index] > 1), key=lambda i: -variety[i]
         )
-        words = self._written_words()
+        times = self._written_times()
+        words = self._words([address for address, _ in times.most_common(_WRITTEN_WORDS)])
         changed, ranges = self._memory.compare(_CHANGED_WORDS)
         known = {word.address for word in words}
         words += [word for word in changed if word.address not in known]
+        known.update(word.address for word in changed)
+        named = self._named()
+        words += self._words([address for address in named if address not in known])
+        ranges += self._memory.pages_of({*times, *named})[:_MORE_PAGES]
         lead = Lead.REGISTER if telling else Lead.WORD if words else Lead.NOTHING
         return Point(
             code=run.code if run else b"",
@@ -162,16 +172,27 @@ class PointSearch:
             xsave=self._tracee.xsave(),
         )
 
-    def _written_words(self) -> list[Word]:
-        """What the steps wrote, as it is now: what was written most often first."""
+    def _written_times(self) -> Counter[int]:
+        """How often the steps wrote each word of the program's own data."""
         times: Counter[int] = Counter()
         for step in self._steps[:-1]:
             for start, length in self._decoder.written(step[_RIP], step):
-                first = start & ~7
-                for address in range(first, start + length, 8):
+                for address in range(start & ~7, start + length, 8):
                     times[address] += 1
+        return Counter({a: n for a, n in times.items() if self._memory.is_own_data(a)})
+
+    def _named(self) -> list[int]:
+        """The words of global variables that this code and the code that called it names."""
+        found: dict[int, None] = {}
+        for place in (self._steps[-1][_RIP], *self._memory.return_addresses(_CALLERS)):
+            for address in self._decoder.globals_near(place):
+                if self._memory.is_own_data(address):
+                    found[address & ~7] = None
+        return list(found)[:_NAMED_WORDS]
+
+    def _words(self, addresses: list[int]) -> list[Word]:
         words = []
-        for address, _ in times.most_common(_WRITTEN_WORDS):
+        for address in addresses:
             try:
                 value = int.from_bytes(self._tracee.read(address, 8), "little")
             except BadAddress:

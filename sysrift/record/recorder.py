@@ -20,6 +20,7 @@ from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.leaks import ClosedLeaks
+from sysrift.record.point import PointSearch
 from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
     Action,
@@ -40,6 +41,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
+from sysrift.trace.points import pack
 from sysrift.trace.writer import OutSegment
 from sysrift.tracee import Mapping, Tracee
 from sysrift.tracee import ptrace as pt
@@ -52,8 +54,9 @@ if TYPE_CHECKING:
 
 _TRAP_STOP = signal.SIGTRAP << 8 | 0x7F
 
-_PATIENCE = 0.02
-"""Seconds that a signal waits for a system call before it is delivered where the program is."""
+_PATIENCE = 0.01
+"""Seconds that a signal waits for a system call before the program is interrupted. That happens
+twice: the first time only some of its memory is noted, see `point`."""
 
 _NR_RESTART_SYSCALL = 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
@@ -97,7 +100,7 @@ class Recorder:
         self.is_stopped = True
         self._hold_until = 0.0
         self._exit_ip = self._exit_sp = 0
-        self._at_boundary = False
+        self.at_boundary = False
         self._birth: Call | None = None
         if parent is None:
             self.tracee = Tracee(pid)
@@ -171,7 +174,7 @@ class Recorder:
             return
         entry = self.tracee.syscall_entry()
         if entry is not None:
-            self._at_boundary = False
+            self.at_boundary = False
             self._entry(entry.arch, entry.ip, entry.sp, entry.nr, entry.args)
         else:
             self._exit()
@@ -208,6 +211,7 @@ class Recorder:
             nr -= 1 << 64 if nr >> 63 else 1 << 32
         if self.held:
             self._rewind()
+            self._search = None
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
@@ -238,7 +242,7 @@ class Recorder:
         call = self.call
         self.call = None
         self._exit_ip, self._exit_sp, result = self.tracee.syscall_exit()
-        self._at_boundary = True
+        self.at_boundary = True
         if call is None or call.rewound:
             return
         if call.effect is not None:
@@ -353,7 +357,7 @@ class Recorder:
         """Nothing of the program has run at the next stop if rip and rsp are the same there."""
         registers = self.tracee.registers()
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
-        self._at_boundary = True
+        self.at_boundary = True
 
     # -- other stops ----------------------------------------------------------------------------
 
@@ -369,7 +373,8 @@ class Recorder:
             return
         if event == pt.PTRACE_EVENT_STOP and self.held and self.call is None:
             self._deliver_in_code()
-        elif event in _HOW:
+            return
+        if event in _HOW:
             self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
@@ -399,7 +404,7 @@ class Recorder:
             if is_synchronous(sig, siginfo):
                 self._deliver(sig, siginfo, registers, EventFlag(0))
                 return
-        at_boundary = self._at_boundary and (
+        at_boundary = self.at_boundary and (
             registers.rip == self._exit_ip and registers.rsp == self._exit_sp
         )
         original = self.held.original_siginfo(sig)
@@ -418,11 +423,28 @@ class Recorder:
         self._go_on()
 
     _in_code_at = -1
+    _search: PointSearch | None = None
+    _point: bytes = b""
 
     def _deliver_in_code(self) -> None:
-        """The program makes no system calls: its signal is delivered where it is."""
-        self._in_code_at = self.tracee.registers().rip
-        self.held.requeue(self.tracee.pid)
+        """The program makes no system calls: its signal is delivered at a point that replay can
+        find; or at a boundary after all, if one turns up while looking for it."""
+        search, self._search = self._search, None
+        if search is None:
+            self._search = PointSearch(self.tracee)
+            self._go_on()
+            return
+        outcome = search.choose()
+        for sig, siginfo in search.arrived:
+            self.held.hold(sig, siginfo)
+        if outcome.status is not None:
+            self.on_stop(outcome.status)
+            return
+        if outcome.point is not None:
+            self._point = pack(outcome.point)
+            self._in_code_at = self.tracee.registers().rip
+            self.held.requeue(self.tracee.pid)
+        self._go_on()
 
     def _deliver(
         self,
@@ -434,7 +456,7 @@ class Recorder:
     ) -> None:
         """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
-        self._in_code_at = -1
+        self._in_code_at, self._search = -1, None
         action = action or action_of(tracee.pid, sig)
         if action not in (Action.HANDLER, Action.FATAL):
             action = Action.FATAL  # a blocked or ignored fault kills (force_sig_info)
@@ -442,6 +464,8 @@ class Recorder:
         if flags & EventFlag.IN_CODE or is_synchronous(sig, siginfo):
             before = bytes(registers)
             segments.append((SegmentKind.REGISTERS, ABSOLUTE, BEFORE, before))
+        if flags & EventFlag.IN_CODE:
+            segments.append((SegmentKind.POINT, ABSOLUTE, 0, self._point))
         if action is Action.FATAL:
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
@@ -496,7 +520,11 @@ class Recorder:
         site, registers.rip = registers.rip, registers.rip + length
         registers.orig_rax = NO_SYSCALL
         self.tracee.set_registers(registers)
-        self._at_boundary = False
+        # Right behind it is a place that replay finds, for signals that wait for one.
+        self._exit_ip, self._exit_sp = registers.rip, registers.rsp
+        self.at_boundary = bool(self.held)
+        self._search = None
+        self.held.requeue(self.tracee.pid)
         self.writer.add_event(
             EventKind.TSC,
             0,
