@@ -20,6 +20,7 @@ from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.mapped_files import WRITERS, MappedFiles
+from sysrift.record.point import PointSearch
 from sysrift.record.reached import Reached
 from sysrift.record.refusals import (
     SIGSYS_OF_FILTER,
@@ -48,6 +49,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
+from sysrift.trace.points import pack
 from sysrift.trace.writer import OutSegment
 from sysrift.tracee import BadAddress, Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
@@ -60,8 +62,9 @@ if TYPE_CHECKING:
 
 _TRAP_STOP = signal.SIGTRAP << 8 | 0x7F
 
-_PATIENCE = 0.02
-"""Seconds that a signal waits for a system call before it is delivered where the program is."""
+_PATIENCE = 0.01
+"""Seconds that a signal waits for a system call before the program is interrupted. That happens
+twice: the first time only some of its memory is noted, see `point`."""
 
 _NR_RESTART_SYSCALL = 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
@@ -105,7 +108,7 @@ class Recorder:
         self.is_stopped = True
         self._hold_until = 0.0
         self._exit_ip = self._exit_sp = 0
-        self._at_boundary = False
+        self.at_boundary = False
         self._birth: Call | None = None
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
@@ -185,7 +188,7 @@ class Recorder:
             return
         stop = self.tracee.syscall_stop()
         if isinstance(stop, Entry):
-            self._at_boundary = False
+            self.at_boundary = False
             self._entry(*stop)
         elif stop is not None:
             self._exit(*stop)
@@ -234,6 +237,7 @@ class Recorder:
             self.held.requeue(self.tracee.pid)
         elif self.held:
             self._rewind()
+            self._search = None
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
@@ -265,7 +269,7 @@ class Recorder:
     def _exit(self, ip: int, sp: int, result: int) -> None:
         call = self.call
         self._exit_ip, self._exit_sp = ip, sp
-        self._at_boundary = True
+        self.at_boundary = True
         if call is None or call.rewound:
             self.call = None
             return
@@ -406,7 +410,7 @@ class Recorder:
         """Nothing of the program has run at the next stop if rip and rsp are the same there."""
         registers = self.tracee.registers()
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
-        self._at_boundary = True
+        self.at_boundary = True
 
     # -- other stops ----------------------------------------------------------------------------
 
@@ -422,7 +426,8 @@ class Recorder:
             return
         if event == pt.PTRACE_EVENT_STOP and self.held and self.call is None:
             self._deliver_in_code()
-        elif event in _HOW:
+            return
+        if event in _HOW:
             self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
@@ -464,7 +469,7 @@ class Recorder:
             if is_synchronous(sig, siginfo):
                 self._deliver(sig, siginfo, registers, EventFlag(0))
                 return
-        at_boundary = self._at_boundary and (
+        at_boundary = self.at_boundary and (
             registers.rip == self._exit_ip and registers.rsp == self._exit_sp
         )
         original = self.held.original_siginfo(sig)
@@ -487,11 +492,28 @@ class Recorder:
     """The signal whose frame could not be written, and whether an instruction raised it."""
     _doomed = False
     """Whether the signal that ends the process is in the trace."""
+    _search: PointSearch | None = None
+    _point: bytes = b""
 
     def _deliver_in_code(self) -> None:
-        """The program makes no system calls: its signal is delivered where it is."""
-        self._in_code_at = self.tracee.registers().rip
-        self.held.requeue(self.tracee.pid)
+        """The program makes no system calls: its signal is delivered at a point that replay can
+        find; or at a boundary after all, if one turns up while looking for it."""
+        search, self._search = self._search, None
+        if search is None:
+            self._search = PointSearch(self.tracee)
+            self._go_on()
+            return
+        outcome = search.choose()
+        for sig, siginfo in search.arrived:
+            self.held.hold(sig, siginfo)
+        if outcome.status is not None:
+            self.on_stop(outcome.status)
+            return
+        if outcome.point is not None:
+            self._point = pack(outcome.point)
+            self._in_code_at = self.tracee.registers().rip
+            self.held.requeue(self.tracee.pid)
+        self._go_on()
 
     def _deliver(
         self,
@@ -503,7 +525,7 @@ class Recorder:
     ) -> None:
         """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
-        self._in_code_at = -1
+        self._in_code_at, self._search = -1, None
         action = action or action_of(tracee.pid, sig)
         if action not in (Action.HANDLER, Action.FATAL):
             action = Action.FATAL  # a blocked or ignored fault kills (force_sig_info)
@@ -513,6 +535,8 @@ class Recorder:
             segments.append((SegmentKind.REGISTERS, ABSOLUTE, BEFORE, before))
         if self._unframed[0]:
             segments += stack_below(tracee, registers.rsp)
+        if flags & EventFlag.IN_CODE:
+            segments.append((SegmentKind.POINT, ABSOLUTE, 0, self._point))
         if action is Action.FATAL:
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
@@ -574,7 +598,11 @@ class Recorder:
         site, registers.rip = registers.rip, registers.rip + length
         registers.orig_rax = NO_SYSCALL
         self.tracee.set_registers(registers)
-        self._at_boundary = False
+        # Right behind it is a place that replay finds, for signals that wait for one.
+        self._exit_ip, self._exit_sp = registers.rip, registers.rsp
+        self.at_boundary = bool(self.held)
+        self._search = None
+        self.held.requeue(self.tracee.pid)
         self.writer.add_event(
             EventKind.TSC,
             0,

@@ -75,6 +75,19 @@ def action_of(pid: int, sig: int) -> Action:
     return Action.STOP if sig in _DEFAULT_STOPS else Action.FATAL
 
 
+def is_signal_pending(pid: int) -> bool:
+    """Whether process `pid` gets a signal as soon as it runs (/proc/PID/status: SigPnd, ShdPnd)."""
+    pending = blocked = 0
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith(("SigPnd:", "ShdPnd:")):
+                pending |= int(line.split()[1], 16)
+            elif line.startswith("SigBlk:"):
+                blocked = int(line.split()[1], 16)
+                break
+    return bool(pending & ~blocked)
+
+
 def frame_bytes(tracee: Tracee, registers: Registers) -> bytes:
     """The signal frame at the first instruction of a handler, from rsp up. May be cut short."""
     end = registers.rsp + _FRAME_SIZE

@@ -28,6 +28,7 @@ from sysrift.record.refusals import (
     prevent,
     refuse,
 )
+from sysrift.record.signals import is_signal_pending
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.model import ABSOLUTE, AFTER, Mapped, SegmentKind
 from sysrift.trace.writer import CHUNK
@@ -260,6 +261,9 @@ def rt_sigreturn(recorder: Recorder, call: Call, _: int) -> None:
     tracee = recorder.tracee
     call.segments.append((SegmentKind.REGISTERS, ABSOLUTE, AFTER, bytes(tracee.registers())))
     call.segments.append((SegmentKind.XSAVE, ABSOLUTE, 0, tracee.xsave()))
+    # It goes on in the middle of a loop, perhaps: a signal that comes when the program is here
+    # again, passes later, looks as if it had come now.
+    recorder.at_boundary = is_signal_pending(tracee.pid)
 
 
 def exit_call(recorder: Recorder, call: Call) -> None:

@@ -15,16 +15,15 @@ import copy
 import enum
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sysrift import image as images
-from sysrift.errors import ReplayError
 from sysrift.replay.divergence import Divergence, divergence
 from sysrift.replay.files import FileSource
 from sysrift.replay.memory_calls import MemoryCalls
 from sysrift.replay.output import ProgramOutput
+from sysrift.replay.point import Came, PointFinder
 from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.trace.model import AFTER, Delivery, Event, EventFlag, EventKind, Image, SegmentKind
 from sysrift.trace.reader import Trace
@@ -34,9 +33,6 @@ from sysrift.tracee.inputs import input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYNCHRONOUS, SYSCALL_STOP
 from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
-
-IN_CODE_PATIENCE = 60
-"""Seconds to look for the place of a signal that came in the middle of a computation."""
 
 _ERESTART_RESTARTBLOCK = -516
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
@@ -536,66 +532,32 @@ class Engine:
     def _advance_in_code(self, event: Event) -> Halt | None:
         """Find the point, between two system calls, where a signal was delivered.
 
-        A breakpoint there, and the recorded registers told apart at each pass. Returns a Halt when
-        something else happened first, or the signal was fatal; None when its handler was entered.
+        Returns a Halt when something else happened first, or the signal was fatal; None when its
+        handler was entered.
         """
-        wanted = next(
-            Registers.from_bytes(s.data)
-            for s in event.segments
-            if s.kind == SegmentKind.REGISTERS and s.address != AFTER and s.data is not None
-        )
         tracee = self.tracee
-        original = tracee.read(event.site, 1)
-        until = time.monotonic() + IN_CODE_PATIENCE
-        while not _same_point(tracee.registers(), wanted):
-            if time.monotonic() > until:
-                raise ReplayError(
-                    f"the place in the program's code where signal {event.nr} (event "
-                    f"{event.number}) came was not found within {IN_CODE_PATIENCE} s: it is passed "
-                    "too often before"
-                )
-            if tracee.registers().rip == event.site:
-                tracee.resume(pt.PTRACE_SINGLESTEP)
-                if tracee.wait() >> 8 != signal.SIGTRAP:
-                    return Halt(Reason.SIGNAL, 0)
-                continue
-            tracee.write(event.site, b"\xcc")
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
-            tracee.write(event.site, original)
-            if status == SYSCALL_STOP:
-                registers = tracee.registers()
-                raise self._divergence(
-                    self._event_text(event),
-                    _call_text(
-                        signed(registers.orig_rax),
-                        registers.arguments,
-                        registers.rip - 2,
-                        registers.rsp,
-                    ),
-                )
-            registers = tracee.registers()
-            if os.WSTOPSIG(status) != signal.SIGTRAP:
-                return Halt(Reason.SIGNAL, os.WSTOPSIG(status))
-            if registers.rip != event.site + 1:
-                return Halt(Reason.TRAP, signal.SIGTRAP)
-            registers.rip -= 1
-            tracee.set_registers(registers)
+        before = self.trace.event(event.number - 1).time_us if event.number > 1 else 0
+        outcome = PointFinder(tracee, event, event.time_us - before).search()
+        registers = outcome.registers
+        if outcome.came is Came.SYSCALL:
+            call = _call_text(
+                signed(registers.orig_rax), registers.arguments, registers.rip - 2, registers.rsp
+            )
+            raise self._divergence(
+                f"{self._event_text(event)} in the middle of a computation", call
+            )
+        if outcome.came is Came.STOP:
+            if outcome.signal == signal.SIGTRAP:
+                return Halt(Reason.TRAP, outcome.signal)
+            if outcome.signal in SYNCHRONOUS and outcome.raised:
+                self.fault(outcome.signal)
+            return Halt(Reason.SIGNAL, outcome.signal)
         if event.result == Delivery.FATAL:
             return Halt(Reason.END, event.nr)
-        registers = tracee.registers()
         self._enter_handler(event, registers)
         self._settle(registers)
         tracee.set_registers(registers)
         return None
-
-
-_NOT_COMPARED = {"orig_rax", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base"}
-_POINT = [name for name in NAMES_OF_REGISTERS if name not in _NOT_COMPARED]
-
-
-def _same_point(one: Registers, other: Registers) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _POINT)
 
 
 def _arrives_as(event: Event) -> int:

@@ -50,6 +50,7 @@ class SegmentKind(enum.IntEnum):
     SIGINFO = 5  # siginfo_t of a signal
     FILE_SIZE = 6  # no bytes: the mapped file `block` was changed; `address` is its size now
     FILE_DATA = 7  # bytes at offset `address` of the file that the FILE_SIZE before it names
+    POINT = 8  # where in a computation a signal came: `points.Point`
 
 
 class Mapped(enum.IntFlag):
