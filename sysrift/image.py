@@ -27,11 +27,22 @@ USER_END = 0x7FFFFFFFF000
 STACK_GUARD_GAP = 256 * PAGE
 """The kernel keeps a growing stack this far from the mapping below (mm/mmap.c)."""
 
+STACK_IN_ADVANCE = 32 * PAGE
+
+CHECKED_SHARED, CHECKED_FILE = 16 << 20, 64 << 20
+"""Bytes of one shared mapping, and of one private mapping of a file, that checksums cover."""
+
 _NR_MMAP, _NR_MUNMAP, _NR_OPEN, _NR_CLOSE, _NR_PRCTL = 9, 11, 2, 3, 157
 _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 16, 32, 0x4000
+_MAP_GROWSDOWN = 0x100
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _PRESENT, _SWAPPED, _FILE_PAGE = 1 << 63, 1 << 62, 1 << 61
 _ZEROS = bytes(PAGE)
+_PAGES_AT_ONCE = 1 << 16
+_NO_PAGES = bytes(8 * _PAGES_AT_ONCE)
+
+
+Known = dict[tuple[int, int], bytes]
 
 
 class FileRecorder(Protocol):
@@ -48,36 +59,47 @@ def populated_runs(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
     exist at all (/proc/PID/pagemap: bit 63 present, 62 swapped, 61 the file's own page;
     Documentation/admin-guide/mm/pagemap.rst). All of it when pagemap cannot be read.
     """
+    pagemap = _open_pagemap(pid)
     try:
-        descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        yield from _populated(pagemap, mapping)
+    finally:
+        if pagemap >= 0:
+            os.close(pagemap)
+
+
+def _open_pagemap(pid: int) -> int:
+    try:
+        return os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
+        return -1
+
+
+def _populated(pagemap: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
+    """`populated_runs`, by an open pagemap; -1: there is none."""
+    if pagemap < 0:
         yield mapping.start, mapping.end - mapping.start
         return
     private_file = mapping.is_file and not mapping.shared
-    try:
-        start = length = 0
-        pages_at_once = 1 << 16
-        for first in range(mapping.start, mapping.end, pages_at_once * PAGE):
-            count = min(pages_at_once, (mapping.end - first) // PAGE)
-            entries = os.pread(descriptor, count * 8, first // PAGE * 8)
-            if not any(entries):
+    start = length = 0
+    for first in range(mapping.start, mapping.end, _PAGES_AT_ONCE * PAGE):
+        count = min(_PAGES_AT_ONCE, (mapping.end - first) // PAGE)
+        entries = os.pread(pagemap, count * 8, first // PAGE * 8)
+        if entries == _NO_PAGES[: len(entries)]:
+            continue
+        for index, entry in enumerate(struct.unpack(f"<{len(entries) // 8}Q", entries)):
+            if not entry & (_PRESENT | _SWAPPED):
                 continue
-            for index, entry in enumerate(struct.unpack(f"<{len(entries) // 8}Q", entries)):
-                if not entry & (_PRESENT | _SWAPPED):
-                    continue
-                if private_file and entry & _FILE_PAGE:
-                    continue
-                address = first + index * PAGE
-                if address == start + length and length < CHUNK:
-                    length += PAGE
-                else:
-                    if length:
-                        yield start, length
-                    start, length = address, PAGE
-        if length:
-            yield start, length
-    finally:
-        os.close(descriptor)
+            if private_file and entry & _FILE_PAGE:
+                continue
+            address = first + index * PAGE
+            if address == start + length and length < CHUNK:
+                length += PAGE
+            else:
+                if length:
+                    yield start, length
+                start, length = address, PAGE
+    if length:
+        yield start, length
 
 
 def _nonzero(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -198,18 +220,30 @@ class RemoteMemory:
     def __init__(self, tracee: Tracee) -> None:
         self._tracee = tracee
 
-    def map_anonymous(self, address: int, length: int, prot: int) -> None:
+    def map_anonymous(self, address: int, length: int, prot: int, grows_down: bool = False) -> None:
         """Map private zeroed memory at exactly `address`, over whatever is there."""
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
+        if grows_down:
+            flags |= _MAP_GROWSDOWN
         self._tracee.remote_syscall(_NR_MMAP, address, length, prot, flags, -1, 0)
 
     def map_file(
-        self, address: int, length: int, prot: int, path: str, offset: int, shared: bool = False
+        self,
+        address: int,
+        length: int,
+        prot: int,
+        path: str,
+        offset: int,
+        shared: bool = False,
+        writable: bool = True,
     ) -> None:
-        """Map a file, privately or shared, at exactly `address`."""
+        """Map a file, privately or shared, at exactly `address`.
+
+        A shared mapping of one that is not `writable` cannot be made so by mprotect(2).
+        """
         name = os.fsencode(path) + b"\0"
         self._tracee.write(STUB_SCRATCH, name)
-        how = os.O_RDWR if shared else os.O_RDONLY
+        how = os.O_RDWR if shared and writable else os.O_RDONLY
         descriptor = self._tracee.remote_syscall(_NR_OPEN, STUB_SCRATCH, how, 0)
         try:
             flags = (_MAP_SHARED if shared else _MAP_PRIVATE) | _MAP_FIXED | _MAP_NORESERVE
@@ -244,12 +278,18 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
             path = source.file_path(mapping.file)
             memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset)
         elif mapping.start <= stack_start < mapping.end:
-            # The stack grew by itself while recording; here it has its full size from the start,
-            # since a debugger's writes do not make a stack grow.
-            room = image.stack_limit or length
+            # It grows by itself, up to the limit, as it did while recording. A little of that in
+            # advance, since a debugger's writes do not make a stack grow; all of it where the
+            # limit cannot be set.
+            room = image.stack_limit or length + STACK_IN_ADVANCE
+            if limit_stack(tracee.pid, image.stack_limit):
+                room = min(room, length + STACK_IN_ADVANCE)
             lowest = max(mapping.end - room // PAGE * PAGE, below + STACK_GUARD_GAP)
             start = min(lowest, mapping.start)
-            memory.map_anonymous(start, mapping.end - start, mapping.prot)
+            memory.map_anonymous(start, mapping.end - start, mapping.prot, grows_down=True)
+            floor = stack_floor(mapping.end, image.stack_limit)
+            if floor and below < floor - PAGE and floor <= start:
+                memory.map_anonymous(floor - PAGE, PAGE, 0)
         else:
             memory.map_anonymous(mapping.start, length, mapping.prot)
         for run in mapping.runs:
@@ -258,6 +298,27 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     _set_memory_layout(tracee, image)
     tracee.set_xsave(image.xsave)
     tracee.set_registers(Registers.from_bytes(image.registers))
+
+
+def stack_floor(end: int, limit: int) -> int:
+    """The lowest address that a stack which ends at `end` may grow to; 0 without a limit.
+
+    A page without access is put below it. Reading or writing a process's memory from outside makes
+    its stack grow, too, and the kernel asks for the limit of who does it then (mm/memory.c,
+    __access_remote_vm): a debugger's look would take the place where the stack was full.
+    """
+    return end - limit // PAGE * PAGE if limit else 0
+
+
+def limit_stack(pid: int, limit: int) -> bool:
+    """Give a tracee the stack limit that the recorded program had (0: none), if that may be."""
+    wanted = limit or resource.RLIM_INFINITY
+    try:
+        hard = resource.prlimit(pid, resource.RLIMIT_STACK)[1]
+        resource.prlimit(pid, resource.RLIMIT_STACK, (wanted, hard))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _set_memory_layout(tracee: Tracee, image: Image) -> None:
@@ -282,27 +343,54 @@ def _set_memory_layout(tracee: Tracee, image: Image) -> None:
 
 def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
     """(address, length), at most CHUNK bytes each, of writable memory that may not be zero."""
-    for mapping in read_maps(pid):
-        if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
-            continue
-        if mapping.is_file and not mapping.name.startswith("/dev/zero"):
-            spans = iter([(mapping.start, mapping.end - mapping.start)])
-        else:
-            spans = populated_runs(pid, mapping._replace(inode=0, shared=True))
-        for start, length in spans:
-            for at in range(start, start + length, CHUNK):
-                yield at, min(CHUNK, start + length - at)
+    pagemap = _open_pagemap(pid)
+    try:
+        for mapping in read_maps(pid):
+            if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
+                continue
+            length = mapping.end - mapping.start
+            if mapping.shared:
+                # Who has touched which page may differ; reading all would fill the holes.
+                spans = iter([(mapping.start, min(length, CHECKED_SHARED))])
+            elif mapping.is_file and not mapping.name.startswith("/dev/zero"):
+                spans = iter([(mapping.start, min(length, CHECKED_FILE))])
+            else:
+                spans = _populated(pagemap, mapping._replace(inode=0))
+            for start, size in spans:
+                for at in range(start, start + size, CHUNK):
+                    yield at, min(CHUNK, start + size - at)
+    finally:
+        if pagemap >= 0:
+            os.close(pagemap)
 
 
-def checksum(tracee: Tracee) -> bytes:
-    """A 16-byte digest of all writable private memory; pages of zeros do not count.
+def checksum(tracee: Tracee, rsp: int, instead: Known | None = None) -> bytes:
+    """A 16-byte digest of all writable memory (see CHECKED_FILE); pages of zeros do not count.
+
+    `instead` has bytes, by (address, length) of their mapping, to be taken for what is there.
 
     So it is the same for memory that was never touched and for memory that holds zeros, and for a
     stack that grew and one that had its size from the start.
+
+    What lies below the stack pointer `rsp` and its red zone counts as zeros. The dynamic linker
+    leaves XSAVEC areas there, and which parts of one are written depends on what the processor
+    holds to be in use, which no program can see otherwise (Intel SDM vol. 1, 13.6, XINUSE).
+    On another stack than the main one that is a fixed length: what it is part of may be one mapping
+    with its neighbours while recording, and several in a replay.
     """
     digest = hashlib.blake2b(digest_size=16)
+    dead_end = rsp - _RED_ZONE
+    dead_start = next(
+        (m.start for m in read_maps(tracee.pid) if m.name == "[stack]" and m.start <= rsp < m.end),
+        dead_end - _OTHER_STACK,
+    )
     for at, length in checksum_spans(tracee.pid):
         data = tracee.read_some(at, length)
+        if instead:
+            data = _replaced(at, data, instead)
+        first, last = max(dead_start, at) - at, min(dead_end, at + len(data)) - at
+        if first < last:
+            data = data[:first] + bytes(last - first) + data[last:]
         for page in range(0, len(data), PAGE):
             part = data[page : page + PAGE]
             if part != _ZEROS[: len(part)]:
@@ -311,6 +399,17 @@ def checksum(tracee: Tracee) -> bytes:
     return digest.digest()
 
 
+def _replaced(at: int, data: bytes, instead: Known) -> bytes:
+    end = at + len(data)
+    for (start, _), other in instead.items():
+        first, last = max(start, at), min(start + len(other), end)
+        if first < last:
+            data = data[: first - at] + other[first - start : last - start] + data[last - at :]
+    return data
+
+
+_RED_ZONE = 128
+_OTHER_STACK = 64 << 10
 _STUB_RANGE = range(STUB_START, STUB_END)
 
 __all__ = [
@@ -321,6 +420,8 @@ __all__ = [
     "capture",
     "checksum",
     "checksum_spans",
+    "limit_stack",
     "populated_runs",
     "restore",
+    "stack_floor",
 ]

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -30,6 +31,8 @@ RESULT = ROOT / ".bench" / "bench.json"
 
 ROUNDS = 5
 LOOP = 5000  # calls of the recording benchmark
+COMPRESSED = 20 << 20  # bytes
+STARTED = 50  # programs that a shell starts
 REPLAYED = 20_000  # calls of the replaying benchmark
 
 Sample = Callable[[], float]
@@ -145,6 +148,35 @@ class Bench:
             _median("recording, compared with strace", ratios, "x", 4),
         ]
 
+    def programs(self) -> list[Figure]:
+        """What a program that computes feels of being recorded, and what starting others costs."""
+        source = self.folder / "text"
+        with source.open("w") as file:
+            numbers = random.Random(1)
+            while file.tell() < COMPRESSED:
+                file.write(f"{numbers.getrandbits(200):x} {numbers.randrange(10**6)}\n")
+        loop = f"i=0; while [ $i -lt {STARTED} ]; do /bin/true; i=$((i+1)); done"
+        taken = self.in_turns(
+            bzip2=lambda: self.seconds("bzip2", "-kf", source),
+            bzip2_recorded=lambda: self.record("bzip2.srl", "bzip2", "-kf", source),
+            true=lambda: self.seconds("sh", "-c", loop),
+            true_recorded=lambda: self.record("started.srl", "sh", "-c", loop),
+            none_recorded=lambda: self.record("none.srl", "sh", "-c", ":"),
+        )
+        # The recorder's own start-up and end are shown apart.
+        own = statistics.median(taken["none_recorded"])
+        ratios = [
+            (recorded - own) / native
+            for recorded, native in zip(taken["bzip2_recorded"], taken["bzip2"], strict=True)
+        ]
+        started = [(recorded - own) / STARTED * 1000 for recorded in taken["true_recorded"]]
+        native = [value / STARTED * 1000 for value in taken["true"]]
+        return [
+            _median("recorded / native, bzip2 of 20 MB", ratios, "x", 1.05),
+            _median("fork and exec of /bin/true, recorded", started, "ms", 40),
+            _median("  the same, native", native, "ms"),
+        ]
+
     def trace_size(self) -> list[Figure]:
         """How many bytes of the trace a call takes beside the memory that it moved."""
         from sysrift.trace.reader import Trace
@@ -220,7 +252,7 @@ def _median(name: str, samples: list[float], unit: str, goal: float | None = Non
 def _number(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    places = {"s": 3, "x": 2, "us": 1, "bytes": 1}.get(unit, 0)
+    places = {"s": 3, "x": 2, "ms": 1, "us": 1, "bytes": 1}.get(unit, 0)
     return f"{value:.{places}f} {unit}".rstrip()
 
 
@@ -274,6 +306,7 @@ def main() -> int:
         bench = Bench(Path(name), cpu, max(1, args.rounds))
         for title, measure in (
             ("recording", bench.recording),
+            ("programs", bench.programs),
             ("trace size", bench.trace_size),
             ("replaying", bench.running_ahead),
             ("start-up", bench.start_up),

@@ -8,10 +8,11 @@ switched off at the launch.)
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 from sysrift.record.vdso import vdso_functions
-from sysrift.syscalls import NAMES
+from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
 from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE, PR_TSC_SIGSEGV
 
@@ -34,17 +35,18 @@ class ClosedLeaks:
         self.vdso: list[tuple[int, bytes]] = []
         self.tsc = False
 
-    def close(self, tracee: Tracee) -> list[str]:
+    def close(self, tracee: Tracee, able: bool = True) -> list[str]:
         """Close the leaks of a tracee that stands at a syscall-exit-stop; returns remarks.
 
-        Afterwards `tracee.remote_site` is usable.
+        Afterwards `tracee.remote_site` is usable. Not `able`: no system call may be made for it,
+        since it has a filter; an rdtsc that traps already goes on doing so (it outlives execve).
         """
         remarks = []
         self.vdso = patch_vdso(tracee)
         if not self.vdso:
             remarks.append("no vDSO to close: time read without system calls is not recorded")
-        self.tsc = False
-        if tracee.remote_site:
+        if tracee.remote_site and able:
+            self.tsc = False
             try:
                 tracee.remote_syscall(_NR_PRCTL, PR_SET_TSC, PR_TSC_SIGSEGV)
                 self.tsc = True
@@ -52,19 +54,21 @@ class ClosedLeaks:
                 remarks.append("rdtsc cannot be trapped here: programs using it may diverge")
         return remarks
 
-    def reopen(self, tracee: Tracee, shared_memory: bool = False) -> None:
+    def reopen(self, tracee: Tracee, shared_memory: bool = False, able: bool = True) -> None:
         """Undo it all in a tracee that is about to be let go.
 
-        With `shared_memory` (a vfork child) memory is left alone.
+        With `shared_memory` (a vfork child) memory is left alone. Not `able`: see `close`; rdtsc
+        goes on trapping then.
         """
-        if self.tsc and tracee.remote_site:
+        if self.tsc and tracee.remote_site and able:
             try:
                 tracee.remote_syscall(_NR_PRCTL, PR_SET_TSC, PR_TSC_ENABLE)
             except RemoteSyscallError:
                 pass
         if not shared_memory:
             for address, original in self.vdso:
-                tracee.write(address, original)
+                with contextlib.suppress(BadAddress):  # the program may have unmapped it
+                    tracee.write(address, original)
 
 
 def _vdso(pid: int) -> Mapping | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import errno
 import os
 import signal
 import time
@@ -20,6 +19,14 @@ from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.leaks import ClosedLeaks
+from sysrift.record.mapped_files import WRITERS, MappedFiles
+from sysrift.record.point import PointSearch
+from sysrift.record.reached import Reached
+from sysrift.record.refusals import (
+    SIGSYS_OF_FILTER,
+    make_dumpable,
+    suspend_filters,
+)
 from sysrift.record.shared import SharedMemory
 from sysrift.record.signals import (
     Action,
@@ -27,6 +34,7 @@ from sysrift.record.signals import (
     action_of,
     frame_bytes,
     is_synchronous,
+    stack_below,
     tsc_instruction,
 )
 from sysrift.syscalls import lookup
@@ -41,8 +49,9 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
+from sysrift.trace.points import pack
 from sysrift.trace.writer import OutSegment
-from sysrift.tracee import Entry, Mapping, Tracee
+from sysrift.tracee import BadAddress, Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.inputs import Shown, input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -53,8 +62,9 @@ if TYPE_CHECKING:
 
 _TRAP_STOP = signal.SIGTRAP << 8 | 0x7F
 
-_PATIENCE = 0.02
-"""Seconds that a signal waits for a system call before it is delivered where the program is."""
+_PATIENCE = 0.01
+"""Seconds that a signal waits for a system call before the program is interrupted. That happens
+twice: the first time only some of its memory is noted, see `point`."""
 
 _NR_RESTART_SYSCALL = 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
@@ -98,17 +108,23 @@ class Recorder:
         self.is_stopped = True
         self._hold_until = 0.0
         self._exit_ip = self._exit_sp = 0
-        self._at_boundary = False
+        self.at_boundary = False
         self._birth: Call | None = None
         self.children_differ = False  # some memory is not handed on by fork (madvise(2))
+        self.filtered: bool = parent is not None and parent.filtered
+        self.dumpable: int = -1 if parent is None else parent.dumpable
         if parent is None:
             self.tracee = Tracee(pid)
             self.leaks = ClosedLeaks()
             self.shared = SharedMemory()
+            self.mapped_files = MappedFiles()
+            self.reached = Reached()
         else:
             self.tracee = Tracee(pid, parent.tracee.remote_site)
             self.leaks = copy.copy(parent.leaks)
             self.shared = parent.shared.copy()
+            self.mapped_files = parent.mapped_files.copy()
+            self.reached = parent.reached.copy()
             self._birth = parent.call
             self.children_differ = parent.children_differ
 
@@ -192,7 +208,7 @@ class Recorder:
             return
         stop = self.tracee.syscall_stop()
         if isinstance(stop, Entry):
-            self._at_boundary = False
+            self.at_boundary = False
             self._entry(*stop)
         elif stop is not None:
             self._exit(*stop)
@@ -212,8 +228,11 @@ class Recorder:
         tracee.remote_site = 0
         self.shared.clear()
         self.children_differ = False
+        self.mapped_files.clear()
+        self.dumpable = -1
+        self.reached.writable.forget()
         self.cpu = self.recording.place(tracee.pid)
-        for remark in self.leaks.close(tracee):
+        for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)
@@ -233,13 +252,18 @@ class Recorder:
         if nr & 0x80000000:
             # Our own -1 of a rewound call, or a number that never was a call.
             nr -= 1 << 64 if nr >> 63 else 1 << 32
-        if self.held:
+        if self.held and self.filtered:
+            # A rewound call would show itself to the program's filter. So the signal comes while
+            # this call is made: it is interrupted, or the signal is delivered right after it.
+            self.held.requeue(self.tracee.pid)
+        elif self.held:
             self._rewind()
+            self._search = None
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
             return
-        if arch != pt.AUDIT_ARCH_X86_64 or nr & 0x40000000:
+        if arch != pt.AUDIT_ARCH_X86_64 or (nr > 0 and nr & 0x40000000):
             self._rewind()
             raise RecordingStops("the program makes a 32-bit system call (not supported)")
         row = lookup(nr)
@@ -257,6 +281,8 @@ class Recorder:
                 call.guess = guess.arguments_snapshot(self.tracee, args)
         else:
             call.guess = guess.arguments_snapshot(self.tracee, args)
+        if self.shared:
+            self.shared.at_entry(self.tracee)
         hook = special.ENTRY.get(nr)
         if hook is not None:
             hook(self, call)
@@ -264,35 +290,43 @@ class Recorder:
     def _exit(self, ip: int, sp: int, result: int) -> None:
         call = self.call
         self._exit_ip, self._exit_sp = ip, sp
-        self._at_boundary = True
+        self.at_boundary = True
         if call is None or call.rewound:
             self.call = None
             return
         if call.effect is not None:
             changed = call.effect(result)
             result = result if changed is None else changed
-        row, logged = call.row, call.args
+        row = call.row
         if call.nr == _NR_RESTART_SYSCALL and self.interrupted is not None:
-            # The call that goes on writes where the interrupted one would have. Its own arguments,
-            # of which it has none, are not in the trace.
-            source, logged = self.interrupted, (0,) * 6
+            # The call that goes on writes where the interrupted one would have.
+            source = self.interrupted
             row, call.before, call.guess = source.row, source.before, source.guess
         if call.guess is not None:
             self._guessed(call)
         elif row is not None:
             for item in row.outputs(call.args, result, self.tracee, call.before):
-                segments, flags = store_range(self.tracee, self.writer.add_data, logged, item)
+                if row is not call.row:
+                    item = item._replace(argument=ABSOLUTE)  # restart_syscall itself has none
+                segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 call.segments += segments
                 call.flags |= flags
-        if result == -errno.EFAULT:
-            self._partly_written(call)
-        hook = special.EXIT.get(call.nr)
-        if hook is not None:
-            hook(self, call, result)
+        try:
+            self.reached.after(self, call, result)
+            hook = special.EXIT.get(call.nr)
+            if hook is not None:
+                hook(self, call, result)
+            if self.mapped_files and call.nr in WRITERS:
+                self.mapped_files.changed(self, call, result)
+        except BadAddress:
+            call.flags |= EventFlag.INCOMPLETE  # the memory went away meanwhile
         if self.shared:
+            took = self.now_us() - call.time_us
+            every = self.options.checksum_every
+            due = bool(every) and (self.writer.number(self.id) + 1) % every == 0
             call.segments += [
                 (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(self.tracee)
+                for address, data in self.shared.changes(self.tracee, took, due)
             ]
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
@@ -332,22 +366,32 @@ class Recorder:
         self.recording.arm_flush()
         every = self.options.checksum_every
         if every and number % every == 0 and not call.flags & _IMAGE:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self._add_checksum(compared=not call.flags & EventFlag.UNFINISHED)
         return number
 
-    def _partly_written(self, call: Call) -> None:
-        """EFAULT: the kernel may have written up to the bad address; keep what is there now."""
-        for address, data in guess.arguments_snapshot(self.tracee, call.args):
-            call.segments.append((SegmentKind.OUT, ABSOLUTE, address, data))
+    def _add_checksum(self, compared: bool) -> None:
+        """Note the checksum of memory. `compared`: shared memory has just been looked at.
 
-    def watch_shared(self, address: int, length: int) -> None:
-        """Compare a shared mapping at every system call from now on, if it is small enough."""
-        if not self.shared.add(self.tracee, address, length):
-            self.note(
-                "shared memory",
-                "the program maps much memory shared with others: what they write there is not "
-                "recorded",
-            )
+        What others have written there since is not this process's to replay, yet.
+        """
+        rsp = self.tracee.registers().rsp
+        if compared:
+            self.writer.add_checksum(self.id, image.checksum(self.tracee, rsp, self.shared.seen))
+        elif not self.shared.is_exposed:
+            self.writer.add_checksum(self.id, image.checksum(self.tracee, rsp))
+
+    def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
+        """Compare a shared mapping from now on, if it is not too large."""
+        if not self.shared.add(self.tracee, address, length, anonymous):
+            self.shared_too_large()
+
+    def shared_too_large(self) -> None:
+        """Say that others' writes to shared memory are missed."""
+        self.note(
+            "shared memory",
+            "the program maps more than 16 MiB of shared memory: what other processes write "
+            "there is not recorded",
+        )
 
     def _guessed(self, call: Call) -> None:
         name = call.row.name if call.row is not None else f"system call {call.nr}"
@@ -369,7 +413,7 @@ class Recorder:
         every, number = self.options.checksum_every, self.writer.number(self.id) + 1
         self._log(call, 0)
         if every and number % every:
-            self.writer.add_checksum(self.id, image.checksum(self.tracee))
+            self._add_checksum(compared=False)
 
     def _rewind(self) -> None:
         """At a syscall-entry-stop: go back to before the `syscall` instruction, doing nothing."""
@@ -390,7 +434,7 @@ class Recorder:
         """Nothing of the program has run at the next stop if rip and rsp are the same there."""
         registers = self.tracee.registers()
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
-        self._at_boundary = True
+        self.at_boundary = True
 
     # -- other stops ----------------------------------------------------------------------------
 
@@ -406,7 +450,8 @@ class Recorder:
             return
         if event == pt.PTRACE_EVENT_STOP and self.held and self.call is None:
             self._deliver_in_code()
-        elif event in _HOW:
+            return
+        if event in _HOW:
             self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
@@ -420,6 +465,17 @@ class Recorder:
             self.call.flags |= EventFlag.UNFINISHED
             self._log(self.call, 0)
             self.call = None
+        elif not self._doomed:
+            # One that shows at no signal-delivery-stop: SIGSYS of a seccomp filter that kills.
+            sig = self.tracee.event_message() & 0x7F
+            if sig not in (0, signal.SIGKILL):
+                siginfo: list[OutSegment] = []
+                if sig == signal.SIGSYS:
+                    siginfo.append((SegmentKind.SIGINFO, ABSOLUTE, 0, SIGSYS_OF_FILTER))
+                registers = self.tracee.registers()
+                self._log_signal(sig, EventFlag(0), Delivery.FATAL, registers, siginfo)
+                if self.options.checksum_every:
+                    self._add_checksum(compared=False)
 
     # -- signals --------------------------------------------------------------------------------
 
@@ -437,7 +493,7 @@ class Recorder:
             if is_synchronous(sig, siginfo):
                 self._deliver(sig, siginfo, registers, EventFlag(0))
                 return
-        at_boundary = self._at_boundary and (
+        at_boundary = self.at_boundary and (
             registers.rip == self._exit_ip and registers.rsp == self._exit_sp
         )
         original = self.held.original_siginfo(sig)
@@ -456,11 +512,32 @@ class Recorder:
         self._go_on()
 
     _in_code_at = -1
+    _unframed = (0, 0)
+    """The signal whose frame could not be written, and whether an instruction raised it."""
+    _doomed = False
+    """Whether the signal that ends the process is in the trace."""
+    _search: PointSearch | None = None
+    _point: bytes = b""
 
     def _deliver_in_code(self) -> None:
-        """The program makes no system calls: its signal is delivered where it is."""
-        self._in_code_at = self.tracee.registers().rip
-        self.held.requeue(self.tracee.pid)
+        """The program makes no system calls: its signal is delivered at a point that replay can
+        find; or at a boundary after all, if one turns up while looking for it."""
+        search, self._search = self._search, None
+        if search is None:
+            self._search = PointSearch(self.tracee)
+            self._go_on()
+            return
+        outcome = search.choose()
+        for sig, siginfo in search.arrived:
+            self.held.hold(sig, siginfo)
+        if outcome.status is not None:
+            self.on_stop(outcome.status)
+            return
+        if outcome.point is not None:
+            self._point = pack(outcome.point)
+            self._in_code_at = self.tracee.registers().rip
+            self.held.requeue(self.tracee.pid)
+        self._go_on()
 
     def _deliver(
         self,
@@ -472,7 +549,7 @@ class Recorder:
     ) -> None:
         """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
-        self._in_code_at = -1
+        self._in_code_at, self._search = -1, None
         action = action or action_of(tracee.pid, sig)
         if action not in (Action.HANDLER, Action.FATAL):
             action = Action.FATAL  # a blocked or ignored fault kills (force_sig_info)
@@ -480,16 +557,25 @@ class Recorder:
         if flags & EventFlag.IN_CODE or is_synchronous(sig, siginfo):
             before = bytes(registers)
             segments.append((SegmentKind.REGISTERS, ABSOLUTE, BEFORE, before))
+        if self._unframed[0]:
+            segments += stack_below(tracee, registers.rsp)
+        if flags & EventFlag.IN_CODE:
+            segments.append((SegmentKind.POINT, ABSOLUTE, 0, self._point))
         if action is Action.FATAL:
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
-                self.writer.add_checksum(self.id, image.checksum(tracee))
+                self._add_checksum(compared=False)
             self._resume(sig)
             return
         tracee.resume(pt.PTRACE_SINGLESTEP, sig)
         status = tracee.wait()
         if status != _TRAP_STOP:
-            # The frame could not be written (no stack left): the kernel sends SIGSEGV instead.
+            # The frame could not be written (no stack left): the kernel sends SIGSEGV instead, to
+            # the same place (arch/x86/kernel/signal.c, handle_signal).
+            if not self._unframed[0]:
+                self._unframed = (sig, int(is_synchronous(sig, siginfo)))
+            if flags & EventFlag.IN_CODE:
+                self._in_code_at = registers.rip
             self.on_stop(status)
             return
         entered = tracee.registers()
@@ -520,9 +606,11 @@ class Recorder:
             registers.rsp,
             delivery,
             0,
-            (0,) * 6,
+            (*self._unframed, 0, 0, 0, 0),
             segments,
         )
+        self._unframed = (0, 0)
+        self._doomed = self._doomed or delivery is Delivery.FATAL
 
     def _time_stamp(self, registers: Registers, number: int, length: int) -> None:
         """Emulate rdtsc/rdtscp and log what it gave."""
@@ -534,7 +622,11 @@ class Recorder:
         site, registers.rip = registers.rip, registers.rip + length
         registers.orig_rax = NO_SYSCALL
         self.tracee.set_registers(registers)
-        self._at_boundary = False
+        # Right behind it is a place that replay finds, for signals that wait for one.
+        self._exit_ip, self._exit_sp = registers.rip, registers.rsp
+        self.at_boundary = bool(self.held)
+        self._search = None
+        self.held.requeue(self.tracee.pid)
         self.writer.add_event(
             EventKind.TSC,
             0,
@@ -581,10 +673,13 @@ class Recorder:
     def let_go(self) -> None:
         """Detach, at a syscall-stop, and leave the program as if it never had been recorded."""
         tracee = self.tracee
-        entered = tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
+        able = not self.filtered or suspend_filters(tracee)
+        entered = able and tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
         if entered and tracee.registers().orig_rax != NO_SYSCALL:
             self._rewind()
-        self.leaks.reopen(tracee)
+        self.leaks.reopen(tracee, able=able)
+        if able:
+            make_dumpable(tracee, self.dumpable)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)
         if self.affinity:

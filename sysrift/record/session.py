@@ -85,7 +85,7 @@ def record(options: RecordOptions) -> int:
     affinity = frozenset(os.sched_getaffinity(0))
     cpu = _current_cpu() if options.pin else None
     try:
-        writer = TraceWriter(target, _metadata(options, path, cpu))
+        writer = TraceWriter(target, _metadata(options, path, cpu), affinity)
         pid = launch.spawn(path, options.argv, options.environment, cpu)
     except BaseException as error:
         if writer is not None:

@@ -12,6 +12,8 @@ import signal
 import struct
 from typing import NamedTuple
 
+from sysrift.trace.model import ABSOLUTE, SegmentKind
+from sysrift.trace.writer import OutSegment
 from sysrift.tracee import BadAddress, Registers, Tracee
 from sysrift.tracee.kernel import SYNCHRONOUS
 from sysrift.tracee.ptrace import tgkill
@@ -29,6 +31,8 @@ _FPSTATE_AT = 8 + 40 + 184
 _SW_RESERVED_AT = 464
 _XSTATE_MAGIC1 = 0x46505853
 _FXSAVE_SIZE = 512
+_FRAME_ROOM = 16 << 10  # more than any frame takes
+_PAGE = 4096
 
 
 class Action(enum.Enum):
@@ -71,6 +75,19 @@ def action_of(pid: int, sig: int) -> Action:
     return Action.STOP if sig in _DEFAULT_STOPS else Action.FATAL
 
 
+def is_signal_pending(pid: int) -> bool:
+    """Whether process `pid` gets a signal as soon as it runs (/proc/PID/status: SigPnd, ShdPnd)."""
+    pending = blocked = 0
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith(("SigPnd:", "ShdPnd:")):
+                pending |= int(line.split()[1], 16)
+            elif line.startswith("SigBlk:"):
+                blocked = int(line.split()[1], 16)
+                break
+    return bool(pending & ~blocked)
+
+
 def frame_bytes(tracee: Tracee, registers: Registers) -> bytes:
     """The signal frame at the first instruction of a handler, from rsp up. May be cut short."""
     end = registers.rsp + _FRAME_SIZE
@@ -82,6 +99,17 @@ def frame_bytes(tracee: Tracee, registers: Registers) -> bytes:
     except BadAddress:
         pass
     return tracee.read_some(registers.rsp, end - registers.rsp)
+
+
+def stack_below(tracee: Tracee, rsp: int) -> list[OutSegment]:
+    """What lies below the stack pointer, where the kernel wrote a part of a frame in vain."""
+    segments: list[OutSegment] = []
+    for page in range(rsp - 1 & -_PAGE, rsp - _FRAME_ROOM, -_PAGE):
+        data = tracee.read_some(page, min(_PAGE, rsp - page))
+        if not data:
+            break
+        segments.append((SegmentKind.OUT, ABSOLUTE, page, data))
+    return segments
 
 
 class TscRead(NamedTuple):

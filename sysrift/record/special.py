@@ -20,21 +20,30 @@ from typing import TYPE_CHECKING
 
 from sysrift.record.call import Call
 from sysrift.record.lent import LentMemory
+from sysrift.record.refusals import (
+    change_arguments,
+    filter_installed,
+    ioctl,
+    prctl,
+    prevent,
+    refuse,
+)
+from sysrift.record.signals import is_signal_pending
 from sysrift.syscalls import NAMES, BadAddress
-from sysrift.trace.model import ABSOLUTE, AFTER, SegmentKind
+from sysrift.trace.model import ABSOLUTE, AFTER, Mapped, SegmentKind
 from sysrift.trace.writer import CHUNK
 from sysrift.tracee import Tracee, TraceeGone, read_maps
 from sysrift.tracee import ptrace as pt
-from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE
 
 if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
 
 CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_UNTRACED = 0x100, 0x4000, 0x10000, 0x800000
-MAP_SHARED_MASK, MAP_ANONYMOUS = 0x03, 0x20
+MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS, MAP_DENYWRITE = 0x03, 0x10, 0x20, 0x800
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
-MADV_FREE, MADV_DONTFORK, MADV_WIPEONFORK = 8, 10, 18
+MADV_DONTFORK, MADV_WIPEONFORK = 10, 18
+MADV_NORMAL, MADV_FREE, MADV_COLD, _NO_ADVICE = 0, 8, 20, 0x7FFFFFFF
 
 
 def stop_recording(message: str) -> None:
@@ -47,28 +56,6 @@ def stop_recording(message: str) -> None:
 # -- calls that do not reach the kernel -----------------------------------------------------------
 
 
-def refuse(recorder: Recorder, call: Call) -> None:
-    """ENOSYS: the program falls back to what can be recorded."""
-    call.guess = None
-    recorder.suppress(-errno.ENOSYS)
-    if call.row is not None and call.row.name != "rseq":
-        name = call.row.name
-        recorder.note(f"refused {name}", f"{name} answers ENOSYS while recording")
-
-
-def prctl(recorder: Recorder, call: Call) -> None:
-    """The program's own PR_SET_TSC and PR_GET_TSC are virtual: rdtsc stays trapped."""
-    option = call.args[0] & 0xFFFFFFFF
-    if option == PR_SET_TSC:
-        recorder.suppress(0)
-    elif option == PR_GET_TSC:
-        try:
-            recorder.tracee.write(call.args[1], struct.pack("<i", PR_TSC_ENABLE))
-            recorder.suppress(0)
-        except BadAddress:
-            recorder.suppress(-errno.EFAULT)
-
-
 def sched_setaffinity(recorder: Recorder, call: Call) -> None:
     """The program shares one CPU with the recorder; what it asks for is only remembered."""
     if call.args[0] not in (0, recorder.tracee.pid):
@@ -76,15 +63,14 @@ def sched_setaffinity(recorder: Recorder, call: Call) -> None:
     try:
         mask = recorder.tracee.read(call.args[2], min(call.args[1] & 0xFFFFFFFF, 1024))
     except BadAddress:
-        recorder.suppress(-errno.EFAULT)
-        return
+        return  # EFAULT
     bits = int.from_bytes(mask, "little")
     usable = {cpu for cpu in recorder.options.affinity if bits >> cpu & 1}
     if usable:
         recorder.affinity = frozenset(usable)
-        recorder.suppress(0)
+        prevent(recorder, call, 0)
     else:
-        recorder.suppress(-errno.EINVAL)
+        prevent(recorder, call, -errno.EINVAL)
 
 
 def sched_getaffinity(recorder: Recorder, call: Call) -> None:
@@ -93,15 +79,35 @@ def sched_getaffinity(recorder: Recorder, call: Call) -> None:
     def effect(result: int) -> None:
         if result > 0 and call.args[0] in (0, recorder.tracee.pid) and recorder.affinity:
             bits = sum(1 << cpu for cpu in recorder.affinity)
-            recorder.tracee.write(call.args[2], bits.to_bytes(result, "little"))
+            try:
+                recorder.tracee.write(call.args[2], bits.to_bytes(result, "little"))
+            except (BadAddress, OverflowError):
+                pass
 
     call.effect = effect
 
 
 def madvise(recorder: Recorder, call: Call) -> None:
     """MADV_FREE lets the kernel take pages at any time: here they stay, which is allowed."""
-    if call.args[2] & 0xFFFFFFFF == MADV_FREE:
-        recorder.suppress(0)
+    first, length, advice = call.args[:3]
+    if advice & 0xFFFFFFFF != MADV_FREE or first % 4096:
+        return
+    end = first + _pages(length)
+    for mapping in read_maps(recorder.tracee.pid):
+        meant = first < mapping.end and mapping.start < end
+        if meant and (mapping.shared or mapping.is_file):
+            # The kernel refuses it (mm/madvise.c: anonymous memory only), but not for what lies
+            # before. Advice that it does not know is refused for all.
+            if mapping.start > first:
+                change_arguments(recorder, call, {2: _NO_ADVICE})
+            return
+    change_arguments(recorder, call, {2: MADV_NORMAL})
+
+
+def process_madvise(recorder: Recorder, call: Call) -> None:
+    """The same: MADV_COLD is as lawful, and changes nothing."""
+    if call.args[3] & 0xFFFFFFFF == MADV_FREE:
+        change_arguments(recorder, call, {3: MADV_COLD})
 
 
 def advised_for_fork(recorder: Recorder, call: Call, result: int) -> None:
@@ -135,6 +141,8 @@ def _clone_flags(recorder: Recorder, call: Call) -> int:
 def new_task(recorder: Recorder, call: Call) -> None:
     """fork and its kin: threads end the recording of their process."""
     flags = _clone_flags(recorder, call)
+    if not recorder.shared.expose(recorder.tracee):
+        recorder.shared_too_large()
     if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
         what = "starts a thread" if flags & CLONE_THREAD else "shares its memory with a new process"
         stop_recording(f"the program {what}, which is not recorded yet")
@@ -144,27 +152,11 @@ def new_task(recorder: Recorder, call: Call) -> None:
             "the program starts child processes, which are not recorded: only the first process is",
         )
     if flags & CLONE_UNTRACED and call.nr == NAMES["clone"]:
-        _trace_all_the_same(recorder, call)
+        # It would run off with its leaks closed. `Recorder.begin_born` puts its register right.
+        change_arguments(recorder, call, {0: flags & ~CLONE_UNTRACED})
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
         call.lent = LentMemory(recorder.tracee)
-
-
-def _trace_all_the_same(recorder: Recorder, call: Call) -> None:
-    """CLONE_UNTRACED would let a child run off with the leaks closed: the kernel shall not see it.
-
-    Both processes get their register back, the child in `Recorder.begin_born`.
-    """
-    registers = recorder.tracee.registers()
-    registers.rdi &= ~CLONE_UNTRACED
-    recorder.tracee.set_registers(registers)
-
-    def effect(_: int) -> None:
-        registers = recorder.tracee.registers()
-        registers.rdi = call.args[0]
-        recorder.tracee.set_registers(registers)
-
-    call.effect = effect
 
 
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
@@ -203,21 +195,34 @@ def let_child_go(recorder: Recorder, pid: int) -> None:
 def mmap(recorder: Recorder, call: Call, result: int) -> None:
     """Name the file that was mapped; store what a device gave."""
     _, length, _, flags, fd, offset = call.args
-    if -4096 < result < 0 or flags & MAP_ANONYMOUS:
-        if not -4096 < result < 0 and flags & MAP_SHARED_MASK in _MAP_SHARED:
-            recorder.watch_shared(result, length)
+    if -4096 < result < 0:
+        return
+    if flags & MAP_FIXED:
+        mappings_changed(recorder, call, result)
+    if flags & MAP_ANONYMOUS:
+        if flags & MAP_SHARED_MASK in _MAP_SHARED:
+            recorder.watch_shared(result, length, anonymous=True)
         return
     shared = flags & MAP_SHARED_MASK in _MAP_SHARED
     fd = struct.unpack("<i", struct.pack("<I", fd & 0xFFFFFFFF))[0]
-    file = recorder.files.opened(recorder.tracee.pid, fd, offset, length, keep=shared)
-    if file is not None:
-        call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (0, file)))
-        if shared and not recorder.files.is_system(file):
-            recorder.watch_shared(result, _pages(length))
+    opened = recorder.files.opened(recorder.tracee.pid, fd, offset, length, shared)
+    if opened is not None:
+        how = 0 if opened.writable else Mapped.READ_ONLY
+        mapped = recorder.mapped_files
+        if mapped.has(opened.identity, recorder.tracee):
+            how |= Mapped.IN_STEP
+        call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (int(how), opened.file)))
+        # What the dynamic linker maps (MAP_DENYWRITE) is not written to while it is in use.
+        code = flags & MAP_DENYWRITE and not shared and not opened.writable
+        if opened.writable or not (code or recorder.files.is_system(opened.file)):
+            mapped.add(opened, result, recorder.tracee)
+            if shared:
+                recorder.watch_shared(result, _pages(length))
         return
-    recorder.note(
-        f"map {fd}", "the program maps a device or special file: its memory is stored as it was"
-    )
+    name = _name(recorder.tracee.pid, fd)
+    if name == "/dev/zero":
+        return
+    recorder.note(f"map {name}", f"the program maps {name}: its memory is stored as it was")
     _store_memory(recorder, call, result, length)
 
 
@@ -233,8 +238,16 @@ def shmat(recorder: Recorder, call: Call, result: int) -> None:
 
 def mappings_changed(recorder: Recorder, _: Call, _result: int) -> None:
     """Shared mappings may be gone."""
+    recorder.mapped_files.layout_changed()
     if recorder.shared:
         recorder.shared.remap(recorder.tracee)
+
+
+def _name(pid: int, descriptor: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{descriptor}")
+    except OSError:
+        return "a special file"
 
 
 def _pages(length: int) -> int:
@@ -262,6 +275,9 @@ def rt_sigreturn(recorder: Recorder, call: Call, _: int) -> None:
     tracee = recorder.tracee
     call.segments.append((SegmentKind.REGISTERS, ABSOLUTE, AFTER, bytes(tracee.registers())))
     call.segments.append((SegmentKind.XSAVE, ABSOLUTE, 0, tracee.xsave()))
+    # It goes on in the middle of a loop, perhaps: a signal that comes when the program is here
+    # again, passes later, looks as if it had come now.
+    recorder.at_boundary = is_signal_pending(tracee.pid)
 
 
 def exit_call(recorder: Recorder, call: Call) -> None:
@@ -312,11 +328,13 @@ Exit = Callable[["Recorder", Call, int], None]
 ENTRY: dict[int, Entry] = {
     NAMES[name]: hook
     for names, hook in (
-        ("rseq io_uring_setup io_setup userfaultfd", refuse),
+        ("rseq io_uring_setup io_setup userfaultfd memfd_secret", refuse),
+        ("ioctl", ioctl),
         ("prctl", prctl),
         ("sched_setaffinity", sched_setaffinity),
         ("sched_getaffinity", sched_getaffinity),
         ("madvise", madvise),
+        ("process_madvise", process_madvise),
         ("ptrace", ptrace_call),
         ("rt_sigreturn", returns_nothing),
         ("fork vfork clone clone3", new_task),
@@ -330,10 +348,11 @@ EXIT: dict[int, Exit] = {
     for names, hook in (
         ("mmap", mmap),
         ("shmat", shmat),
-        ("munmap mremap shmdt", mappings_changed),
+        ("munmap mremap shmdt remap_file_pages", mappings_changed),
         ("madvise", advised_for_fork),
         ("vfork clone clone3", compare_after_vfork),
         ("rt_sigreturn", rt_sigreturn),
+        ("seccomp prctl", filter_installed),
     )
     for name in names.split()
 }

@@ -15,16 +15,15 @@ import copy
 import enum
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sysrift import image as images
-from sysrift.errors import ReplayError
 from sysrift.replay.divergence import Divergence, divergence
 from sysrift.replay.files import FileSource
 from sysrift.replay.memory_calls import MemoryCalls
 from sysrift.replay.output import ProgramOutput
+from sysrift.replay.point import Came, PointFinder
 from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.trace.model import AFTER, Delivery, Event, EventFlag, EventKind, Image, SegmentKind
 from sysrift.trace.reader import Trace
@@ -34,9 +33,6 @@ from sysrift.tracee.inputs import input_checksum
 from sysrift.tracee.kernel import RESTARTS, SYNCHRONOUS, SYSCALL_STOP
 from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
-
-IN_CODE_PATIENCE = 60
-"""Seconds to look for the place of a signal that came in the middle of a computation."""
 
 _ERESTART_RESTARTBLOCK = -516
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
@@ -159,7 +155,7 @@ class Engine:
         self.next = event + 1
         self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
-        self.source.forget_shared()
+        self.source.forget_copies()
         if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
@@ -262,7 +258,7 @@ class Engine:
         tracee = self.tracee
         if event.flags & _IMAGE:
             self.load(event.number, reached=True)
-            self._after(event)
+            self._after(event, self.tracee.registers().rsp)
             if self.on_exec is not None:
                 self.on_exec(self.image)
             return
@@ -284,7 +280,7 @@ class Engine:
         if event.segments:
             self._apply_segments(event, registers)
         self.next += 1
-        self._after(event)  # before a signal's frame changes memory again
+        self._after(event, registers.rsp)  # before a signal's frame changes memory again
         # Where a signal interrupted the call, it either comes next, or the call is restarted.
         if not self._settle(registers) and event.result in RESTARTS:
             registers.rip -= 2
@@ -295,16 +291,18 @@ class Engine:
             self._bind(self.trace.process.cpu)  # its birth
 
     def _apply_segments(self, event: Event, registers: Registers) -> None:
-        for kind, _, address, _, _, data in event.segments:
+        changed_file = 0
+        for segment in event.segments:
+            kind, _, address, _, _, data = segment
             if kind == SegmentKind.OUT:
                 if data is None:
-                    data = self._stored(event, address)
-                try:
-                    self.tracee.write(address, data)
-                except BadAddress as error:
-                    raise self._divergence(
-                        f"{len(data)} bytes written at {address:#x}", str(error)
-                    ) from None
+                    data = self.trace.segment_data(segment)
+                self._write(address, data)
+            elif kind == SegmentKind.FILE_SIZE:
+                changed_file = segment.block
+                self.source.resize(changed_file, address)
+            elif kind == SegmentKind.FILE_DATA:
+                self.source.change(changed_file, address, self.trace.segment_data(segment))
             elif kind == SegmentKind.REGISTERS and address == AFTER and data is not None:
                 loaded = Registers.from_bytes(data)
                 for name in NAMES_OF_REGISTERS:
@@ -313,25 +311,33 @@ class Engine:
             elif kind == SegmentKind.XSAVE and data is not None:
                 self.tracee.set_xsave(data)
 
-    def _stored(self, event: Event, address: int) -> bytes:
-        segment = next(s for s in event.segments if s.address == address and s.data is None)
-        return self.trace.segment_data(segment)
+    def _write(self, address: int, data: bytes) -> None:
+        """Put into memory what the kernel put there."""
+        try:
+            try:
+                self.tracee.write(address, data)
+            except BadAddress:
+                self._calls.write(address, data)
+        except BadAddress as error:
+            raise self._divergence(
+                f"{len(data)} bytes written at {address:#x}", str(error)
+            ) from None
 
-    def _after(self, event: Event) -> None:
-        """Check the memory checksum that was recorded after an event."""
+    def _after(self, event: Event, rsp: int) -> None:
+        """Check the memory checksum that was recorded after an event, with `rsp` after it."""
         if self.check_checksums:
             expected = self.trace.checksums.get(event.number)
             if expected is not None:
-                self._compare_checksum(event.number, expected)
+                self._compare_checksum(event.number, expected, rsp)
 
     def check_final_memory(self) -> None:
         """At the end: compare memory with the checksum recorded there, if there is one."""
         expected = self.trace.checksums.get(self.next)
         if self.check_checksums and expected is not None:
-            self._compare_checksum(self.next, expected)
+            self._compare_checksum(self.next, expected, self.tracee.registers().rsp)
 
-    def _compare_checksum(self, number: int, expected: bytes) -> None:
-        found = images.checksum(self.tracee)
+    def _compare_checksum(self, number: int, expected: bytes, rsp: int) -> None:
+        found = images.checksum(self.tracee, rsp)
         self.checksums_checked += 1
         if found != expected:
             raise self._divergence(
@@ -405,7 +411,7 @@ class Engine:
             if event.kind == EventKind.TSC and here and sig == signal.SIGSEGV:
                 self._time_stamp(event, registers)
                 return True
-            if event.kind == EventKind.SIGNAL and event.nr == sig and here:
+            if event.kind == EventKind.SIGNAL and _arrives_as(event) == sig and here:
                 if event.result == Delivery.FATAL:
                     return False
                 self._enter_handler(event, registers)
@@ -433,7 +439,7 @@ class Engine:
         event = self.trace.event(self.next)
         registers = self.tracee.registers()
         kind_matches = (event.kind == EventKind.TSC and sig == signal.SIGSEGV) or (
-            event.kind == EventKind.SIGNAL and event.nr == sig
+            event.kind == EventKind.SIGNAL and _arrives_as(event) == sig
         )
         return kind_matches and event.site == registers.rip
 
@@ -528,70 +534,45 @@ class Engine:
     def _advance_in_code(self, event: Event) -> Halt | None:
         """Find the point, between two system calls, where a signal was delivered.
 
-        A breakpoint there, and the recorded registers told apart at each pass. Returns a Halt when
-        something else happened first, or the signal was fatal; None when its handler was entered.
+        Returns a Halt when something else happened first, or the signal was fatal; None when its
+        handler was entered.
         """
-        wanted = next(
-            Registers.from_bytes(s.data)
-            for s in event.segments
-            if s.kind == SegmentKind.REGISTERS and s.address != AFTER and s.data is not None
-        )
         tracee = self.tracee
-        original = tracee.read(event.site, 1)
-        until = time.monotonic() + IN_CODE_PATIENCE
-        while not _same_point(tracee.registers(), wanted):
-            if time.monotonic() > until:
-                raise ReplayError(
-                    f"the place in the program's code where signal {event.nr} (event "
-                    f"{event.number}) came was not found within {IN_CODE_PATIENCE} s: it is passed "
-                    "too often before"
-                )
-            if tracee.registers().rip == event.site:
-                tracee.resume(pt.PTRACE_SINGLESTEP)
-                if tracee.wait() >> 8 != signal.SIGTRAP:
-                    return Halt(Reason.SIGNAL, 0)
-                continue
-            tracee.write(event.site, b"\xcc")
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
-            tracee.write(event.site, original)
-            if status == SYSCALL_STOP:
-                registers = tracee.registers()
-                raise self._divergence(
-                    self._event_text(event),
-                    _call_text(
-                        signed(registers.orig_rax),
-                        registers.arguments,
-                        registers.rip - 2,
-                        registers.rsp,
-                    ),
-                )
-            registers = tracee.registers()
-            if os.WSTOPSIG(status) != signal.SIGTRAP:
-                return Halt(Reason.SIGNAL, os.WSTOPSIG(status))
-            if registers.rip != event.site + 1:
-                return Halt(Reason.TRAP, signal.SIGTRAP)
-            registers.rip -= 1
-            tracee.set_registers(registers)
+        before = self.trace.event(event.number - 1).time_us if event.number > 1 else 0
+        outcome = PointFinder(tracee, event, event.time_us - before).search()
+        registers = outcome.registers
+        if outcome.came is Came.SYSCALL:
+            call = _call_text(
+                signed(registers.orig_rax), registers.arguments, registers.rip - 2, registers.rsp
+            )
+            raise self._divergence(
+                f"{self._event_text(event)} in the middle of a computation", call
+            )
+        if outcome.came is Came.STOP:
+            if outcome.signal == signal.SIGTRAP:
+                return Halt(Reason.TRAP, outcome.signal)
+            if outcome.signal in SYNCHRONOUS and outcome.raised:
+                self.fault(outcome.signal)
+            return Halt(Reason.SIGNAL, outcome.signal)
         if event.result == Delivery.FATAL:
             return Halt(Reason.END, event.nr)
-        registers = tracee.registers()
         self._enter_handler(event, registers)
         self._settle(registers)
         tracee.set_registers(registers)
         return None
 
 
-_NOT_COMPARED = {"orig_rax", "cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base"}
-_POINT = [name for name in NAMES_OF_REGISTERS if name not in _NOT_COMPARED]
-
-
-def _same_point(one: Registers, other: Registers) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in _POINT)
+def _arrives_as(event: Event) -> int:
+    """The signal that the kernel meant to deliver; where there was no room for its frame, it became
+    the SIGSEGV that the event shows."""
+    return event.args[0] or event.nr
 
 
 def _raised_by_instruction(event: Event) -> bool:
     """Whether a SIGNAL event is a fault: a SIGSEGV and its like that the kernel raised."""
+    unframed, raised = event.args[:2]
+    if unframed:
+        return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
     for segment in event.segments:

@@ -5,37 +5,50 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sysrift.errors import TraceError
-from sysrift.image import RemoteMemory
+from sysrift.extents import data_extents, read_extents
+from sysrift.image import RemoteMemory, populated_runs
 from sysrift.trace.model import FileReference
 from sysrift.trace.reader import Trace
-from sysrift.tracee import Tracee, read_maps
+from sysrift.tracee import Mapping, Tracee, read_maps
 
 _CHUNK = 1 << 20
-_MAP_PRIVATE = 2
+
+
+@dataclass
+class _Copy:
+    """A file of this process's own that stands for one that the program had mapped."""
+
+    descriptor: int
+    inode: int
+    last: int = 0  # the FileReference.id whose bytes were put into it last
 
 
 class FileSource:
     """Finds recorded files by id (`image.ImageSource`).
 
-    An original that changed is replaced by the stored bytes, in an anonymous file (memfd) that is
-    gone with this process, whatever becomes of it.
+    What was mapped is the original where that is unchanged, and never written to. Else, and for
+    all that may change, it is a *copy*: an anonymous file (memfd), one for each recorded file, into
+    which the recorded changes go. The kernel makes them seen in its mappings as it did then. Copies
+    are gone with this process, whatever becomes of it.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._paths: dict[int, str] = {}
         self._descriptors: dict[int, int] = {}
-        self._shared: dict[str, tuple[int, int]] = {}
+        self._copies: dict[tuple[object, ...], _Copy] = {}
 
     def close(self) -> None:
         """Let go of the anonymous files."""
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
-        self.forget_shared()
+        self.forget_copies()
         self._paths.clear()
 
     def fork(self, tracee: Tracee) -> FileSource:
@@ -45,26 +58,21 @@ class FileSource:
         each, so in a replay neither may see the other's.
         """
         child = FileSource(self._trace)
-        copies: dict[int, int] = {}
-        for path, (descriptor, last) in self._shared.items():
-            name = os.readlink(f"/proc/self/fd/{descriptor}").removeprefix("/memfd:")
-            copied = os.memfd_create(name.removesuffix(" (deleted)"))
-            size = os.fstat(descriptor).st_size
-            os.ftruncate(copied, size)
-            for at in range(0, size, _CHUNK):
-                os.pwrite(copied, os.pread(descriptor, _CHUNK, at), at)
-            child._shared[path] = (copied, last)
-            copies[os.fstat(descriptor).st_ino] = copied
-        memory = RemoteMemory(tracee)
-        for mapping in read_maps(tracee.pid) if copies else ():
-            copied = copies.get(mapping.inode, -1)
-            if mapping.name.startswith("/memfd:") and copied >= 0:
-                length = mapping.end - mapping.start
-                where = f"/proc/{os.getpid()}/fd/{copied}"
-                memory.map_file(
-                    mapping.start, length, mapping.prot, where, mapping.offset, mapping.shared
-                )
+        mappings = [m for m in read_maps(tracee.pid) if m.name.startswith("/memfd:")]
+        for key, copy in self._copies.items():
+            if not any(m.inode == copy.inode for m in mappings):
+                continue  # the next mapping of it brings its bytes along
+            twin = child._copies[key] = _twin(copy)
+            path = _path_of(twin.descriptor)
+            for mapping in mappings:
+                if mapping.inode == copy.inode:
+                    _map_instead(tracee, mapping, path)
         return child
+
+    @property
+    def recorded_pid(self) -> int:
+        """The process id that the program had."""
+        return self._trace.process.pid
 
     def data(self, block: int, length: int) -> bytes:
         """Stored bytes of an image."""
@@ -89,61 +97,164 @@ class FileSource:
             self._paths[file_id] = known
         return known
 
-    def is_shared(self, file_id: int, map_type: int) -> bool:
-        """Whether a mapping of type `map_type` (MAP_SHARED, ...) may be seen to be shared."""
+    def is_stored(self, file_id: int) -> bool:
+        """Whether the trace holds the bytes of a file, so that there can be a copy of it."""
         reference = self._trace.files.get(file_id)
-        return map_type != _MAP_PRIVATE and reference is not None and bool(reference.chunks)
+        return reference is not None and reference.is_stored
 
-    def has_shared(self, file_id: int) -> bool:
-        """Whether the same file is mapped shared already."""
-        reference = self._trace.files.get(file_id)
-        return reference is not None and reference.path in self._shared and bool(reference.chunks)
+    def copy_path(self, file_id: int, in_step: bool = False) -> str:
+        """A path of the copy of a file, with the bytes that it had when it was mapped as `file_id`.
 
-    def shared_path(self, file_id: int) -> str:
-        """A path of a copy of a file that all shared mappings of it see alike.
-
-        The real file is never written to. A later mapping of the file finds it as it was recorded
-        then.
+        `in_step`: a copy that was made as this very id is right as it is, with all that the program
+        did to it since.
         """
         reference = self._trace.files[file_id]
-        descriptor, last = self._shared.get(reference.path, (-1, -1))
-        if descriptor < 0:
-            descriptor = os.memfd_create(Path(reference.path).name[:200])
-        if last != file_id:
-            os.ftruncate(descriptor, reference.size)
-            at = reference.offset
-            for part in self._trace.file_content(reference):
-                os.pwrite(descriptor, part, at)
-                at += len(part)
-            self._shared[reference.path] = (descriptor, file_id)
-        return f"/proc/{os.getpid()}/fd/{descriptor}"
+        key = _key(reference)
+        copy = self._copies.get(key)
+        if copy is None:
+            copy = self._copies[key] = _new_copy(Path(reference.path).name)
+        if not in_step or copy.last != file_id:
+            self._fill(copy.descriptor, reference)
+            copy.last = file_id
+        return _path_of(copy.descriptor)
 
-    def forget_shared(self) -> None:
-        """Begin anew: nothing is shared yet."""
-        for descriptor, _ in self._shared.values():
-            os.close(descriptor)
-        self._shared.clear()
+    def _fill(self, descriptor: int, reference: FileReference) -> None:
+        os.ftruncate(descriptor, reference.size)
+        if reference.extents:
+            _clear(descriptor, reference.offset, reference.length)
+        for at, part in self._pieces(reference):
+            os.pwrite(descriptor, part, at)
+
+    def _pieces(self, reference: FileReference) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of what is stored of a file."""
+        parts = iter(reference.parts)
+        at = rest = 0
+        for data in self._trace.file_content(reference):
+            while not rest:
+                at, rest = next(parts, (at, len(data)))
+            yield at, data
+            at += len(data)
+            rest -= len(data)
+
+    def resize(self, file_id: int, size: int) -> None:
+        """A file that is mapped has this size now."""
+        copy = self._copies.get(_key(self._trace.files[file_id]))
+        if copy is not None:
+            os.ftruncate(copy.descriptor, size)
+
+    def change(self, file_id: int, offset: int, data: bytes) -> None:
+        """A file that is mapped holds these bytes now."""
+        copy = self._copies.get(_key(self._trace.files[file_id]))
+        if copy is not None:
+            os.pwrite(copy.descriptor, data, offset)
+
+    def memory_path(self, name: str, number: int, size: int) -> str:
+        """A path of zeroed memory that several mappings can share: a new one for each number."""
+        key = (name, number)
+        copy = self._copies.get(key)
+        if copy is None or os.fstat(copy.descriptor).st_size != size:
+            if copy is not None:
+                os.close(copy.descriptor)
+            copy = self._copies[key] = _new_copy(name)
+            os.ftruncate(copy.descriptor, size)
+        return _path_of(copy.descriptor)
+
+    def write_behind(self, mapping: Mapping, address: int, data: bytes) -> bool:
+        """Write through a shared mapping that is not writable; False when it is no copy's."""
+        for copy in self._copies.values():
+            if copy.inode == mapping.inode and mapping.shared:
+                os.pwrite(copy.descriptor, data, mapping.offset + address - mapping.start)
+                return True
+        return False
+
+    def forget_copies(self) -> None:
+        """Begin anew: nothing is mapped yet."""
+        for copy in self._copies.values():
+            os.close(copy.descriptor)
+        self._copies.clear()
 
     def _extract(self, reference: FileReference) -> str:
-        if not reference.chunks and reference.length:
+        if not reference.is_stored:
             state = "has changed" if Path(reference.path).exists() else "is gone"
             raise TraceError(
                 f"{reference.path} {state} since the recording, and the trace does not hold it: "
                 "put the recorded version back, or record again with --store-all"
             )
-        descriptor = os.memfd_create(Path(reference.path).name[:200])
+        descriptor = _memfd(Path(reference.path).name)
         self._descriptors[reference.id] = descriptor
         digest = hashlib.sha256()
-        os.ftruncate(descriptor, reference.offset)
-        os.lseek(descriptor, reference.offset, os.SEEK_SET)
-        for part in self._trace.file_content(reference):
+        os.ftruncate(descriptor, reference.size if reference.extents else reference.offset)
+        for at, part in self._pieces(reference):
             digest.update(part)
             view = memoryview(part)
             while view:
-                view = view[os.write(descriptor, view) :]
+                written = os.pwrite(descriptor, view, at)
+                view = view[written:]
+                at += written
         if digest.hexdigest() != reference.sha256:
             raise TraceError(f"damaged trace: its copy of {reference.path} is not what it was")
-        return f"/proc/{os.getpid()}/fd/{descriptor}"
+        return _path_of(descriptor)
+
+
+def _key(reference: FileReference) -> tuple[object, ...]:
+    """What tells a file from others: its name may be another's too, and may change."""
+    if reference.inode:
+        return ("file", reference.device, reference.inode)
+    return ("file", reference.path)
+
+
+def _path_of(descriptor: int) -> str:
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _memfd(name: str) -> int:
+    return os.memfd_create(os.fsdecode(os.fsencode(name)[:200]))
+
+
+def _new_copy(name: str) -> _Copy:
+    descriptor = _memfd(name)
+    return _Copy(descriptor, os.fstat(descriptor).st_ino)
+
+
+def _twin(copy: _Copy) -> _Copy:
+    """A copy with the same bytes."""
+    name = os.readlink(f"/proc/self/fd/{copy.descriptor}").removeprefix("/memfd:")
+    twin = _new_copy(name.removesuffix(" (deleted)"))
+    size = os.fstat(copy.descriptor).st_size
+    os.ftruncate(twin.descriptor, size)
+    extents = data_extents(copy.descriptor, 0, size)
+    for offset, length in extents:
+        at = offset
+        for part in read_extents(copy.descriptor, ((offset, length),)):
+            os.pwrite(twin.descriptor, part, at)
+            at += len(part)
+    twin.last = copy.last
+    return twin
+
+
+def _clear(descriptor: int, offset: int, length: int) -> None:
+    """Make a part of a file read as zeros, its holes staying holes."""
+    for start, count in data_extents(descriptor, offset, length):
+        for at in range(start, start + count, _CHUNK):
+            os.pwrite(descriptor, bytes(min(_CHUNK, start + count - at)), at)
+
+
+def _map_instead(tracee: Tracee, mapping: Mapping, path: str) -> None:
+    """Map another file in the place of `mapping`; pages that were written to privately stay."""
+    own: list[tuple[int, bytes]] = []
+    if not mapping.shared:
+        for start, length in populated_runs(tracee.pid, mapping):
+            own.append((start, tracee.read_some(start, length)))
+    RemoteMemory(tracee).map_file(
+        mapping.start,
+        mapping.end - mapping.start,
+        mapping.prot,
+        path,
+        mapping.offset,
+        mapping.shared,
+    )
+    for start, data in own:
+        tracee.write(start, data)
 
 
 def _unchanged(reference: FileReference) -> bool:
@@ -156,13 +267,8 @@ def _unchanged(reference: FileReference) -> bool:
             if status.st_size < reference.offset + reference.length:
                 return False
             digest = hashlib.sha256()
-            at, end = reference.offset, reference.offset + reference.length
-            while at < end:
-                part = os.pread(file.fileno(), min(_CHUNK, end - at), at)
-                if not part:
-                    return False
+            for part in read_extents(file.fileno(), reference.parts):
                 digest.update(part)
-                at += len(part)
             return digest.hexdigest() == reference.sha256
     except (OSError, ValueError):
         return False

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 from collections.abc import Iterator
 
@@ -57,10 +56,6 @@ def prepare(tracee: Tracee, image: Image) -> None:
         tracee.remote_syscall(_NR_PRCTL, PR_SET_TSC, PR_TSC_SIGSEGV)
     except RemoteSyscallError as error:
         raise ReplayError(f"rdtsc cannot be trapped here ({error}): run sysrift doctor") from None
-    hard = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[1]
-    limit = image.stack_limit or resource.RLIM_INFINITY
-    if hard == resource.RLIM_INFINITY or (limit != resource.RLIM_INFINITY and limit <= hard):
-        resource.prlimit(tracee.pid, resource.RLIMIT_STACK, (limit, hard))
 
 
 def fork_stub(tracee: Tracee) -> Tracee:

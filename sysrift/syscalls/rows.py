@@ -190,7 +190,7 @@ tls:ulong =clone
 158 arch_prctl        R code:enum.arch_prctl addr:ulong @arch_prctl.code
 # the time structure is copied back whether or not the clock could be read or set
 159 adjtimex          - buf:timex<>*
-160 setrlimit         - resource:enum.rlimit rlim:rlimit<
+160 setrlimit         M resource:enum.rlimit rlim:rlimit<
 161 chroot            - path:path
 162 sync              -
 163 acct              - filename:path
@@ -349,7 +349,7 @@ sigmask:sigset<sigsetsize sigsetsize:size
 =recvmmsg
 300 fanotify_init     - flags:uint event_f_flags:flags.open
 301 fanotify_mark     - fanotify_fd:fd flags:uint mask:ulong dirfd:dirfd path:path
-302 prlimit64         - pid:pid resource:enum.rlimit new_limit:rlimit< old_limit:rlimit>
+302 prlimit64         M pid:pid resource:enum.rlimit new_limit:rlimit< old_limit:rlimit>
 303 name_to_handle_at - dirfd:dirfd path:path handle:ptr mount_id:ptr flags:flags.at \
 =name_to_handle_at
 304 open_by_handle_at b mount_fd:dirfd handle:ptr flags:flags.open =open_by_handle_at
@@ -384,8 +384,8 @@ flags:flags.rwf
 328 pwritev2          b fd:fd iov:iovec<iov(iovcnt) iovcnt:ulong pos_l:ulong pos_h:ulong \
 flags:flags.rwf
 329 pkey_mprotect     M addr:ptr length:size prot:flags.prot pkey:int
-330 pkey_alloc        - flags:uint access_rights:uint
-331 pkey_free         - pkey:int
+330 pkey_alloc        M flags:uint access_rights:uint
+331 pkey_free         M pkey:int
 332 statx             - dirfd:dirfd path:path flags:flags.at mask:uint statxbuf:statx>
 333 io_pgetevents     b ctx_id:ulong min_nr:long nr:long events:ptr>ret*32 timeout:timespec< \
 usig:ptr =sigset_pack

@@ -302,6 +302,8 @@ class TraceFile:
         """Note whose events a block of events has: they must go on where the last ones ended."""
         at = entry.offset + codec.BLOCK_HEADER.size
         problem = TraceError(f"damaged trace: the block at byte {entry.offset} has wrong spans")
+        if not 0 < entry.offset < self.size:
+            raise problem
         try:
             sites = codec.EVENTS_HEAD.unpack(self._at(at, codec.EVENTS_HEAD.size))[3]
             at += codec.EVENTS_HEAD.size + 8 * sites
@@ -405,6 +407,11 @@ class TraceFile:
                 length=int(value["length"]),
                 sha256=str(value["sha256"]),
                 chunks=tuple(int(chunk) for chunk in value["chunks"]),
+                device=int(value.get("device", 0)),
+                inode=int(value.get("inode", 0)),
+                extents=tuple(
+                    (int(offset), int(length)) for offset, length in value.get("extents", ())
+                ),
             )
         except (KeyError, TypeError, ValueError, OverflowError):
             raise TraceError("damaged trace: its file table is not readable") from None

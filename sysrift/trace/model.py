@@ -15,7 +15,9 @@ class EventKind(enum.IntEnum):
     """The kinds of event; the number is what the file holds."""
 
     SYSCALL = 1  # number, arguments, result; segments are what the kernel wrote
-    SIGNAL = 2  # number is the signal, result a `Delivery`
+    # Number is the signal, result a `Delivery`. A SIGSEGV that came instead of a signal for whose
+    # frame there was no room has that one's number as args[0]; args[1]: an instruction raised that.
+    SIGNAL = 2
     TSC = 3  # rdtsc (number 0) or rdtscp (number 1) executed at `site`; result is the counter
 
 
@@ -46,6 +48,16 @@ class SegmentKind(enum.IntEnum):
     REGISTERS = 3  # struct user_regs_struct after the event
     XSAVE = 4  # the xsave area after the event
     SIGINFO = 5  # siginfo_t of a signal
+    FILE_SIZE = 6  # no bytes: the mapped file `block` was changed; `address` is its size now
+    FILE_DATA = 7  # bytes at offset `address` of the file that the FILE_SIZE before it names
+    POINT = 8  # where in a computation a signal came: `points.Point`
+
+
+class Mapped(enum.IntFlag):
+    """What else is to be known of a mapping: the `length` of its FILE segment."""
+
+    READ_ONLY = 1  # its descriptor does not allow writing: a shared mapping stays read-only
+    IN_STEP = 2  # the file is mapped already, and all that changed it since is in the trace
 
 
 ABSOLUTE = 255
@@ -97,7 +109,9 @@ class FileReference:
     """A file (or an extent of a large one) that the program had mapped.
 
     `offset` and `length` say which bytes `sha256` covers; `chunks` are the file offsets of DATA
-    blocks holding them when they are stored in the trace, else empty.
+    blocks holding them when they are stored in the trace, else empty. A file with holes lists the
+    parts that are none in `extents`, (offset, length) each: `sha256` and `chunks` are of these.
+    `device` and `inode` tell one file from another of the same name.
     """
 
     id: int
@@ -108,6 +122,19 @@ class FileReference:
     length: int
     sha256: str
     chunks: tuple[int, ...] = ()
+    device: int = 0
+    inode: int = 0
+    extents: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """(offset, length) of the parts that `sha256` and `chunks` are of, in order."""
+        return self.extents or (((self.offset, self.length),) if self.length else ())
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the trace holds its bytes, or there are none."""
+        return bool(self.chunks) or not any(length for _, length in self.parts)
 
 
 class PageRun(NamedTuple):

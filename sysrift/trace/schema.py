@@ -175,6 +175,29 @@ ChecksumsBlock = PrefixedArray(
     Int32ul, Struct("process" / Int32ul, "event" / Int64ul, "digest" / Bytes(16))
 )
 
+PointSegment = Struct(
+    # The instructions at the point that a jump of 5 bytes displaces; empty: do not patch here.
+    "code" / Prefixed(Int8ul, GreedyBytes),
+    "pieces"
+    / PrefixedArray(
+        Int8ul,
+        Struct(
+            "length" / Int8ul,
+            "form" / Int8ul,  # `points.Form`: what becomes of it at another address
+            "at" / Int8ul,  # where in it its displacement is
+        ),
+    ),
+    "lead" / Int8ul,  # `points.Lead`: what to compare before everything else
+    "telling" / Prefixed(Int8ul, GreedyBytes),  # registers that change, as in user_regs_struct
+    "words" / PrefixedArray(Int32ul, Struct("address" / Int64ul, "value" / Int64ul)),
+    "ranges"
+    / PrefixedArray(
+        Int32ul,
+        Struct("address" / Int64ul, "length" / Int32ul, "crc32" / Int32ul),
+    ),
+    "xsave" / Prefixed(Int32ul, GreedyBytes),
+)
+
 IndexBlock = PrefixedArray(
     Int32ul,
     Struct(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
+from sysrift.trace.packing import Packing
 from sysrift.trace.schema import (
     MAJOR,
     MINOR,
@@ -65,8 +67,13 @@ class TraceWriter:
     still ends with a whole block (a partly written one is cut off again).
     """
 
-    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
-        """Create `path` (never overwriting one in place: an old file is replaced)."""
+    def __init__(
+        self, path: Path, metadata: dict[str, Any], cpus: frozenset[int] = frozenset()
+    ) -> None:
+        """Create `path` (never overwriting one in place: an old file is replaced).
+
+        Events are compressed on one of `cpus`, by default where the caller runs.
+        """
         try:
             # An old trace may be open in a replay: leave that one its file. An empty one is a
             # name that was reserved for this recording.
@@ -80,6 +87,7 @@ class TraceWriter:
         self.events = 0
         self.images = 0
         self.overhead_bytes = 0
+        self._lost = False  # a block of events could not be written: none may follow it
         self._offset = 0
         self._index: list[tuple[int, int, int, int, int]] = []
         self._files = 0
@@ -94,6 +102,9 @@ class TraceWriter:
         self._sites: dict[int, int] = {}
         self._checksums: list[tuple[int, int, bytes]] = []
         self._block_first = 1
+        self._written = 0  # events that are in the file
+        self._packing: tuple[Packing, bytes, int, int] | None = None
+        self._cpus = cpus
         self._block_time = 0
         self._last_time = 0
         self._write(
@@ -111,7 +122,7 @@ class TraceWriter:
     @property
     def pending(self) -> bool:
         """Whether there are events that are not in the file yet."""
-        return bool(self._records)
+        return bool(self._records) or self._packing is not None
 
     # -- blocks ---------------------------------------------------------------------------------
 
@@ -145,6 +156,7 @@ class TraceWriter:
         count: int = 0,
     ) -> int:
         """Append a block and return its file offset. `packed` data is stored as it is."""
+        self._settle()
         codec_id, stored = (int(Codec.NONE), raw) if packed else codec.compress(raw)
         flags = 0 if kind in _OPTIONAL else int(BlockFlag.REQUIRED)
         head = (int(kind), int(codec_id), flags, len(stored), len(raw))
@@ -305,7 +317,7 @@ class TraceWriter:
         else:
             span[1] += 1
         if len(self._records) >= EVENTS_PER_BLOCK or self._payload_size >= PAYLOAD_PER_BLOCK:
-            self.flush()
+            self._hand_over()
         return number
 
     def add_checksum(self, process: int, digest: bytes) -> None:
@@ -313,9 +325,9 @@ class TraceWriter:
         self._checksums.append((process, self._numbers[process], digest))
 
     def flush(self) -> None:
-        """Write the events gathered so far as a block."""
-        if self._records:
-            self._write_events()
+        """Write the events gathered so far; they are in the file afterwards."""
+        self._hand_over()
+        self._settle()
         if self._checksums:
             raw = ChecksumsBlock.build(
                 [
@@ -326,42 +338,58 @@ class TraceWriter:
             self.add_block(BlockType.CHECKSUMS, raw)
             self._checksums = []
 
-    def _write_events(self) -> None:
-        count = len(self._records)
-        sites = list(self._sites)
-        spans = self._spans
+    def _hand_over(self) -> None:
+        """Have the events gathered so far compressed; whatever is written next goes behind them."""
+        if not self._records:
+            return
+        self._settle()
+        if self._lost:
+            raise TraceWriteError(errno.EIO, "events before these could not be written")
+        count, sites, spans = len(self._records), list(self._sites), self._spans
+        head = codec.EVENTS_HEAD.pack(count, len(self._segments), self._block_time, len(sites))
+        head += struct.pack(f"<{len(sites)}QI", *sites, len(spans))
+        head += b"".join(codec.SPAN.pack(process, *span) for process, span in spans.items())
         streams = [
             codec.shuffle(b"".join(self._records), codec.RECORD.size),
             codec.shuffle(b"".join(self._segments), codec.SEGMENT.size),
             b"".join(self._payload),
         ]
-        packed = [codec.compress(stream) for stream in streams]
-        parts = [
-            codec.EVENTS_HEAD.pack(count, len(self._segments), self._block_time, len(sites)),
-            struct.pack(f"<{len(sites)}QI", *sites, len(spans)),
-        ]
-        parts.extend(codec.SPAN.pack(process, *span) for process, span in spans.items())
-        for raw, (codec_id, stored) in zip(streams, packed):
+        self._forget_events()
+        self._packing = Packing(streams, self._cpus), head, self._block_first, count
+        self._block_first += count
+        self._packing[0].start()
+
+    def _settle(self) -> None:
+        """Write the block of events that is being compressed, if there is one."""
+        if self._packing is None:
+            return
+        (packing, head, first, count), self._packing = self._packing, None
+        packed = packing.result()
+        parts = [head]
+        for raw, (codec_id, stored) in zip(packing.streams, packed):
             parts.append(codec.STREAM.pack(codec_id, len(raw), len(stored)))
         parts.extend(stored for _, stored in packed)
-        first = self._block_first
         body = b"".join(parts)
-        # Forget the events even when writing fails: the caller stops recording then.
+        self._lost = True  # unless it can be written
+        self.add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
+        self._lost = False
+        self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(packed[2][1])
+        self._written = first + count - 1
+
+    def _forget_events(self) -> None:
         self._records, self._segments, self._payload = [], [], []
         self._payload_size = 0
         self._sites = {}
         self._spans = {}
-        self.add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
-        self._block_first = first + count
-        self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(packed[2][1])
 
     def drop_pending(self) -> None:
         """Forget events that are not in the file; after a failed write."""
-        self._records, self._segments, self._payload, self._checksums = [], [], [], []
-        self._sites = {}
-        self._spans = {}
-        self._payload_size = 0
-        self.events = self._block_first - 1
+        if self._packing is not None:
+            self._packing[0].join()
+        self._packing = None
+        self._forget_events()
+        self._checksums = []
+        self.events = self._written
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -393,6 +421,9 @@ class TraceWriter:
 
     def abandon(self) -> None:
         """Close the file as it is."""
+        if self._packing is not None:
+            self._packing[0].join()
+            self._packing = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

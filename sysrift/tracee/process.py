@@ -101,7 +101,7 @@ class Tracee:
                 if not more:
                     break
                 data += more
-        except (OSError, OverflowError, ValueError):
+        except (OSError, OverflowError, ValueError, MemoryError):
             raise BadAddress(f"no memory at {address:#x}") from None
         if len(data) != length:
             raise BadAddress(f"no memory at {address + len(data):#x}")
@@ -113,7 +113,7 @@ class Tracee:
         while len(data) < length:
             try:
                 more = os.pread(self._memory, length - len(data), address + len(data))
-            except (OSError, OverflowError):
+            except (OSError, OverflowError, ValueError, MemoryError):
                 break
             if not more:
                 break
@@ -195,6 +195,12 @@ class Tracee:
             _, arch, ip, sp, nr, *args = _SYSCALL_INFO.unpack_from(info)
             return Entry(arch, ip, sp, nr, tuple(args))
         return None
+
+    def event_message(self) -> int:
+        """What a PTRACE_EVENT stop tells: a new process's id, or the wait status at the exit."""
+        message = ctypes.c_ulong()
+        pt.ptrace(pt.PTRACE_GETEVENTMSG, self.pid, None, ctypes.addressof(message))
+        return message.value
 
     # -- signals --------------------------------------------------------------------------------
 

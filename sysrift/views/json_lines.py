@@ -133,7 +133,7 @@ def _piece(segment: Segment, trace: Trace, limit: int) -> dict[str, Any]:
         piece["argument"] = segment.base
     piece["address"] = segment.address
     piece["length"] = segment.length
-    if segment.kind == SegmentKind.FILE:
+    if segment.kind in (SegmentKind.FILE, SegmentKind.FILE_SIZE):
         file = trace.files.get(segment.block)
         if file is not None:
             piece["file"] = file.path

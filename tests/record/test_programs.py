@@ -38,7 +38,8 @@ def test_small_program(program: SmallProgram, built_fixtures: None, tmp_path: Pa
     if program.varies:
         again = record(argv, cwd=places[2], options=["-q"], timeout=limit)
         assert again.returncode == program.recorded_status, again
-        assert requests(again.trace) != requests(recording.trace), (
+        differ = requests(again.trace) != requests(recording.trace)
+        assert differ, (
             f"{program.name} asks for the same in two runs: it does not tell a replay from a "
             "second execution"
         )

@@ -80,11 +80,11 @@ def test_killed_at_a_random_moment(
         try:
             if round_ % 4:
                 # Most of the time some way into the program, on however busy a machine.
-                _wait_for(lambda: _random_child(process), process)
+                _wait_for(_random_child, process)
                 time.sleep(random.uniform(0, 0.3))
             else:
                 time.sleep(random.uniform(0.02, 0.5))
-            pid = _wait_for(lambda: victim(process), process)
+            pid = _wait_for(victim, process)
             if pid is not None:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -114,11 +114,13 @@ def test_killed_at_a_random_moment(
     assert verified >= ROUNDS // 3, f"{verified} of {ROUNDS} verified"
 
 
-def _wait_for(victim: Callable[[], int | None], process: subprocess.Popen[str]) -> int | None:
+def _wait_for(
+    victim: Callable[[subprocess.Popen[str]], int | None], process: subprocess.Popen[str]
+) -> int | None:
     """A process to kill, as soon as there is one; None when all is over before."""
     deadline = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < deadline:
-        pid = victim()
+        pid = victim(process)
         if pid is not None:
             return pid
     return None

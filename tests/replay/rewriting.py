@@ -38,7 +38,7 @@ def _whole(trace: Trace, event: Event) -> Event:
 
 
 def _filled(trace: Trace, segment: Segment) -> Segment:
-    if segment.kind == SegmentKind.FILE:
+    if segment.kind in (SegmentKind.FILE, SegmentKind.FILE_SIZE):
         return segment
     return segment._replace(data=trace.segment_data(segment), block=0)
 

@@ -133,7 +133,8 @@ def test_replay_classes():
 
     assert members(ReplayClass.MAP) == {
         "mmap", "munmap", "mprotect", "mremap", "brk", "madvise", "shmat", "shmdt",
-        "remap_file_pages", "pkey_mprotect", "map_shadow_stack",
+        "remap_file_pages", "pkey_mprotect", "map_shadow_stack", "setrlimit", "prlimit64",
+        "pkey_alloc", "pkey_free",
     }  # fmt: skip
     assert members(ReplayClass.TASK) == {
         "clone", "clone3", "fork", "vfork", "execve", "execveat", "exit", "exit_group",

@@ -617,3 +617,25 @@ def test_a_forged_index_never_breaks_the_reader(entries):
 def test_a_trace_that_cannot_be_created_is_a_clear_error(tmp_path):
     with pytest.raises(RecordError, match="cannot write the trace .*: No such file"):
         TraceWriter(tmp_path / "none" / "t.srl", METADATA)
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+def test_times_of_a_long_recording(tmp_path):
+    """A day of it: gaps above 2^32 us (71 minutes), some in the midst of a block, some below."""
+    hour = 3_600_000_000
+    gaps = [0, 5, hour, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 3, 24 * hour, 0, 2 * hour]
+    builder = Builder(tmp_path / "day.srl")
+    expected = []
+    for number, gap in enumerate(gaps * 3):
+        builder.time += gap
+        builder.call("getpid", result=number)
+        expected.append((builder.time, number))
+        if number == 12:
+            builder.writer.flush()
+    trace = Trace(builder.close())
+    assert [(event.time_us, event.result) for event in trace.events()] == expected
+    assert expected[-1][0] > 72 * hour
+    for number, (time_us, _) in enumerate(expected, 1):
+        assert trace.event(number).time_us == time_us
