@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from sysrift.record.files import FileTable
 from sysrift.record.recorder import Recorder, RecordingStops
+from sysrift.record.turns import PATIENCE, Turns
 from sysrift.trace.model import End
 from sysrift.trace.writer import TraceWriteError, TraceWriter
 from sysrift.tracee import TraceeGone
@@ -68,6 +69,7 @@ class Recording:
         self._failure: OSError | None = None
         self._armed_until = 0.0
         self._hint_at = 0.0
+        self._flush_at = 0.0
         self._requested = ""
         self._first = pid
         self._first_status: int | None = None
@@ -75,6 +77,7 @@ class Recording:
         cpu = -1 if options.cpu is None else options.cpu
         first = Recorder(self, pid, writer.add_process(pid, "exec", cpu=cpu), options.affinity)
         self.processes: dict[int, Recorder] = {pid: first}
+        self.turns = Turns(self.processes.values)
 
     # -- what the recorders use -----------------------------------------------------------------
 
@@ -99,7 +102,8 @@ class Recording:
 
     def arm_flush(self) -> None:
         """See that events are in the file before long."""
-        if not self._armed_until:
+        if not self._flush_at:
+            self._flush_at = time.monotonic() + _IDLE_FLUSH
             self.arm(_IDLE_FLUSH)
 
     def born(self, parent: Recorder, how: str) -> None:
@@ -125,7 +129,8 @@ class Recording:
         )
         child = Recorder(self, pid, process, parent.affinity, parent)
         self.processes[pid] = child
-        self._guarded(child, child.begin_born)
+        self.turns.changed()
+        self._with_turn(child, child.begin_born)
 
     def place(self, pid: int, parent: Recorder | None = None) -> int:
         """Bind a process to a CPU; returns which, -1 for none.
@@ -206,6 +211,7 @@ class Recording:
             stops.append((pid, status))
         while stops:
             self._dispatch(*stops.popleft())
+            self._give_turns()
         if self._failure is not None:
             self._stop_all(self._failure)
 
@@ -225,7 +231,27 @@ class Recording:
         if self._requested:
             self._let_go(recorder, self._requested)
             return
-        self._guarded(recorder, lambda: recorder.on_stop(status))
+        if recorder.returns_to_user(status):
+            self._with_turn(recorder, lambda: recorder.on_stop(status))
+        else:
+            self._guarded(recorder, lambda: recorder.on_stop(status))
+
+    def _with_turn(self, recorder: Recorder, action: Callable[[], None]) -> None:
+        """Do what lets a process run user code: now, or when it is its turn."""
+        if self.turns.begin(recorder, action):
+            self._guarded(recorder, action)
+        elif self.turns.contended:
+            self.arm(PATIENCE)
+
+    def _give_turns(self) -> None:
+        """Let those go on that have waited for it."""
+        while True:
+            turn = self.turns.next()
+            if turn is None:
+                return
+            self._guarded(*turn)
+            if self.turns.contended:
+                self.arm(PATIENCE)
 
     def _stray_stop(self, pid: int, status: int) -> None:
         """A stop of a process that is not recorded: not yet, or not any more."""
@@ -297,6 +323,7 @@ class Recording:
 
     def _forget(self, recorder: Recorder, end: End) -> None:
         del self.processes[recorder.tracee.pid]
+        self.turns.forget(recorder)
         recorder.tracee.close()
         end = replace(end, duration_us=self.now_us())
         if recorder.tracee.pid == self._first:
@@ -397,7 +424,19 @@ class Recording:
         if not self._waiting:
             self.arm(_BUSY_RETRY)
             return
+        self._waiting = False  # another SIGALRM may come in the midst of this one
+        try:
+            self._when_waiting()
+        finally:
+            self._waiting = True
+
+    def _when_waiting(self) -> None:
         now = time.monotonic()
+        slow = self.turns.overdue(now)
+        if slow is not None:
+            slow.end_turn()
+        if self.turns.contended:
+            self.arm(PATIENCE)
         if self._hint_at > now:
             self.arm(self._hint_at - now)
         elif self._hint_at:
@@ -410,6 +449,10 @@ class Recording:
             wait = recorder.interrupt_when_due(now)
             if wait:
                 self.arm(wait)
+        if self._flush_at > now:
+            self.arm(self._flush_at - now)
+            return
+        self._flush_at = 0.0
         try:
             if self.writer.pending:
                 self.writer.flush()

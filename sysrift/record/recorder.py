@@ -176,6 +176,12 @@ class Recorder:
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 born.segments += segments
                 born.flags |= flags
+        if self.shared:
+            # What the parent has changed since it made this process, if it went on first.
+            born.segments += [
+                (SegmentKind.OUT, ABSOLUTE, address, data)
+                for address, data in self.shared.changes(self.tracee, 0, everything=True)
+            ]
         self._log(born, 0)
         self._remember_boundary()
         self._go_on()
@@ -189,12 +195,32 @@ class Recorder:
         stop = self.tracee.syscall_stop()
         if isinstance(stop, Entry):
             self.at_boundary = False
+            self._turn_ends = False
             self._entry(*stop)
+            if self.call is not None:
+                self.recording.turns.in_call(self, self.call)
         elif stop is not None:
             self._exit(*stop)
         else:
             return  # killed, and stopped again for its exit: waitpid tells
         self._go_on()
+
+    def returns_to_user(self, status: int) -> bool:
+        """Whether the process will run user code after a stop, and did not before."""
+        if self._listens:
+            return status >> 16 == pt.PTRACE_EVENT_STOP and os.WSTOPSIG(status) == signal.SIGTRAP
+        return status == SYSCALL_STOP and self.call is not None
+
+    def end_turn(self) -> None:
+        """Others wait for their turn: a call that blocks ends it, a computation is interrupted."""
+        if self.call is not None:
+            self.recording.turns.leave(self)
+            return
+        self._turn_ends = True
+        try:
+            pt.ptrace(pt.PTRACE_INTERRUPT, self.tracee.pid)
+        except OSError:
+            pass
 
     def _go_on(self) -> None:
         if self.held:
@@ -207,6 +233,7 @@ class Recorder:
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
+        self.recording.turns.changed()
         self.mapped_files.clear()
         self.dumpable = -1
         self.reached.writable.forget()
@@ -261,7 +288,7 @@ class Recorder:
         else:
             call.guess = guess.arguments_snapshot(self.tracee, args)
         if self.shared:
-            self.shared.at_entry(self.tracee)
+            self.shared.at_entry(self.tracee, self.recording.turns.shares(self))
         hook = special.ENTRY.get(nr)
         if hook is not None:
             hook(self, call)
@@ -305,7 +332,9 @@ class Recorder:
             due = bool(every) and (self.writer.number(self.id) + 1) % every == 0
             call.segments += [
                 (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(self.tracee, took, due)
+                for address, data in self.shared.changes(
+                    self.tracee, took, due or self.recording.turns.shares(self)
+                )
             ]
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
@@ -358,6 +387,7 @@ class Recorder:
 
     def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
         """Compare a shared mapping from now on, if it is not too large."""
+        self.recording.turns.changed()
         if not self.shared.add(self.tracee, address, length, anonymous):
             self.shared_too_large()
 
@@ -422,11 +452,18 @@ class Recorder:
             return
         if event == pt.PTRACE_EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP:
             # A group-stop (job control): stay stopped until SIGCONT (ptrace(2), PTRACE_LISTEN).
+            self._listens = True
+            self.recording.turns.leave(self)
             pt.ptrace(pt.PTRACE_LISTEN, self.tracee.pid)
             return
-        if event == pt.PTRACE_EVENT_STOP and self.held and self.call is None:
-            self._deliver_in_code()
-            return
+        self._listens = False
+        if event == pt.PTRACE_EVENT_STOP and self.call is None:
+            if self.held:
+                self._deliver_in_code()
+                return
+            if self._turn_ends:
+                self._wait_in_code()
+                return
         if event in _HOW:
             self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
@@ -492,6 +529,8 @@ class Recorder:
     """The signal whose frame could not be written, and whether an instruction raised it."""
     _doomed = False
     """Whether the signal that ends the process is in the trace."""
+    _turn_ends = False
+    _listens = False
     _search: PointSearch | None = None
     _point: bytes = b""
 
@@ -513,6 +552,53 @@ class Recorder:
             self._point = pack(outcome.point)
             self._in_code_at = self.tracee.registers().rip
             self.held.requeue(self.tracee.pid)
+        self._go_on()
+
+    def _wait_in_code(self) -> None:
+        """Others that share memory wait: the turn ends in this computation, at a point that replay
+        can find; or at a boundary after all, if one turns up while looking for it."""
+        search, self._search = self._search, None
+        if search is None:
+            self._search = PointSearch(self.tracee)
+            self._resume()
+            return
+        self._turn_ends = False
+        outcome = search.choose()
+        for sig, siginfo in search.arrived:
+            self.held.hold(sig, siginfo)
+        if outcome.status is not None:
+            self.on_stop(outcome.status)
+        elif outcome.point is None:
+            self._go_on()
+        else:
+            point = pack(outcome.point)
+            self.shared.at_entry(self.tracee, everything=True)
+            self.recording.turns.wait(self, lambda: self._goes_on_in_code(point))
+
+    def _goes_on_in_code(self, point: bytes) -> None:
+        """The turn comes again: what others have changed meanwhile happened here."""
+        registers = self.tracee.registers()
+        segments: list[OutSegment] = [
+            (SegmentKind.REGISTERS, ABSOLUTE, BEFORE, bytes(registers)),
+            (SegmentKind.POINT, ABSOLUTE, 0, point),
+        ]
+        segments += [
+            (SegmentKind.OUT, ABSOLUTE, address, data)
+            for address, data in self.shared.changes(self.tracee, 0, everything=True)
+        ]
+        self.writer.add_event(
+            EventKind.SHARED,
+            EventFlag.IN_CODE,
+            0,
+            self.id,
+            self.now_us(),
+            registers.rip,
+            registers.rsp,
+            0,
+            0,
+            (0,) * 6,
+            segments,
+        )
         self._go_on()
 
     def _deliver(

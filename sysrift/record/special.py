@@ -227,6 +227,7 @@ def mappings_changed(recorder: Recorder, _: Call, _result: int) -> None:
     recorder.mapped_files.layout_changed()
     if recorder.shared:
         recorder.shared.remap(recorder.tracee)
+        recorder.recording.turns.changed()
 
 
 def _name(pid: int, descriptor: int) -> str:

@@ -477,7 +477,7 @@ class Engine:
         while True:
             if self.next <= count:
                 event = self.trace.event(self.next)
-                if event.flags & _IN_CODE and event.kind == EventKind.SIGNAL:
+                if event.flags & _IN_CODE:
                     halt = self._advance_in_code(event)
                     if halt is not None:
                         return halt
@@ -552,7 +552,7 @@ class Engine:
             if outcome.signal in SYNCHRONOUS and outcome.raised:
                 self.fault(outcome.signal)
             return Halt(Reason.SIGNAL, outcome.signal)
-        if event.result == Delivery.FATAL:
+        if event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL:
             return Halt(Reason.END, event.nr)
         self._enter_handler(event, registers)
         self._settle(registers)
