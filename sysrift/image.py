@@ -120,10 +120,12 @@ def _nonzero(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _capture_runs(
-    tracee: Tracee, mapping: Mapping, keep_zeros: bool, add_data: Callable[[bytes], int]
+    tracee: Tracee, mapping: Mapping, has_source: bool, add_data: Callable[[bytes], int]
 ) -> list[PageRun]:
+    """What of a mapping differs from its file, or all that there is if there is no file to map."""
     runs: list[PageRun] = []
-    whole = mapping.name == "[vdso]"  # the kernel's own pages show as file pages
+    # The kernel's own pages show as file pages; those of a file need not be in memory yet.
+    whole = mapping.name == "[vdso]" or (mapping.is_file and not has_source)
     spans = (
         iter([(mapping.start, mapping.end - mapping.start)])
         if whole
@@ -132,7 +134,7 @@ def _capture_runs(
     for start, length in spans:
         for at in range(start, start + length, CHUNK):
             data = tracee.read_some(at, min(CHUNK, start + length - at))
-            parts = iter([(at, data)]) if keep_zeros else _nonzero(at, data)
+            parts = iter([(at, data)]) if has_source else _nonzero(at, data)
             runs.extend(PageRun(a, len(part), add_data(part)) for a, part in parts if part)
     return runs
 
@@ -154,10 +156,6 @@ def capture(
         file = files.mapped(mapping) if mapping.is_file else None
         if file is not None and exe_file < 0 and mapping.name == exe:
             exe_file = file
-        # Without the file, its pages must come from memory: ask for all that exist.
-        source = mapping if file is not None else mapping._replace(inode=0)
-        if mapping.is_file and file is None:
-            source = source._replace(shared=True)
         mappings.append(
             MappingImage(
                 start=mapping.start,
@@ -167,7 +165,7 @@ def capture(
                 offset=mapping.offset,
                 file=file,
                 name=mapping.name,
-                runs=tuple(_capture_runs(tracee, source, file is not None, add_data)),
+                runs=tuple(_capture_runs(tracee, mapping, file is not None, add_data)),
             )
         )
     stack_limit = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[0]

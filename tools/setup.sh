@@ -65,6 +65,11 @@ need_to_test() {
         need "$command" "$command"
     done
     need xz xz-utils
+    need vi vim-tiny
+    need curl curl
+    need ssh-keygen openssh-client
+    # Debian keeps it where an ordinary user's PATH does not look.
+    PATH=$PATH:/usr/sbin need nginx nginx-light
     need sort coreutils
     need find findutils
     need setpriv util-linux

@@ -64,7 +64,7 @@ class Workshop:
         config = home / ".config" / "gdb"
         config.mkdir(parents=True)
         (home / ".gdbinit").write_text(_GDBINIT)
-        for name in ("flaky", "ends_return42", "threads"):
+        for name in ("flaky", "ends_return42", "threads", "forks"):
             shutil.copy2(BUILT / name, self.place / name)
         self._environment = {
             "HOME": str(home),
@@ -200,6 +200,7 @@ TRANSCRIPTS = {
     "dump": Transcript(_after_crash("sysrift dump --failed", "sysrift dump --name getpid,SIGSEGV")),
     "dump-json": Transcript(_after_crash("sysrift dump --json --name getpid | head -1")),
     "info": Transcript(_after_crash("sysrift info"), compared=False),
+    "ps": Transcript(_shell("sysrift-record -q ./forks; sysrift ps")),
     "ls": Transcript(_after_crash("sysrift-record -q ./ends_return42; sysrift ls")),
     "doctor": Transcript(_shell("sysrift doctor"), compared=False),
     "gdb-script": Transcript(_shell("sysrift gdb-script")),

@@ -37,6 +37,8 @@ _CHUNK = 2000
 """Events between two looks at whether the user pressed Ctrl-C."""
 
 _NR_GETPID = 39
+_EXECUTES = (59, 322)
+"""execve and execveat."""
 
 
 class Replay:
@@ -339,7 +341,10 @@ class Replay:
             # one: put the new one in place once more.
             self._exec_pending = False
             self.engine.load(self.engine.next - 1)
-            console.say(f"the program became {self.engine.image.exe} (execve)")
+            if self.trace.event(self.engine.image.event).nr in _EXECUTES:
+                console.say(f"the program became {self.engine.image.exe} (execve)")
+            else:
+                console.say("a child that borrowed this process's memory mapped some of it anew")
             self._show_program()
         elif self._kept is not None and self.tracee.stop_operation() == pt.SYSCALL_INFO_NONE:
             self._finish_kept()
@@ -499,6 +504,7 @@ def begin(path: Path, process: str | int | None = None) -> Replay:
     global current
     drop_if_dead()
     if current is not None:
+        _opened(path, process).close()  # or else the replay that goes on stays
         console.say(f"ending the replay of {current.trace.path}")
         current.close(killed=False)
     elif gdb.selected_inferior().pid:

@@ -25,7 +25,7 @@ class Call:
 
     __slots__ = (
         "args", "before", "effect", "flags", "guess", "input_crc", "lent", "nr", "rewound", "row",
-        "segments", "site", "sp", "time_us",
+        "segments", "site", "snapshot", "sp", "time_us",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +45,7 @@ class Call:
         self.segments: list[OutSegment] = []
         self.effect: Callable[[int], int | None] | None = None
         self.rewound = False
+        self.snapshot = False  # an image is taken at its exit: mappings changed behind its back
 
 
 def store_range(

@@ -63,20 +63,28 @@ class FileTable:
     def mapped(self, mapping: Mapping, pid: int) -> int | None:
         """The id of the file behind a mapping of `pid`, None when it cannot be read.
 
-        It is opened by its name, so it must be the same inode still.
+        It is opened by its name, or where that names it no more (deleted, replaced, a memfd) as the
+        program of the process, or by proc(5)'s map_files, which root may use.
         """
-        try:
-            descriptor = os.open(f"/proc/{pid}/root{mapping.name}", os.O_RDONLY | os.O_CLOEXEC)
-        except (OSError, ValueError):
-            return None
-        try:
-            if os.fstat(descriptor).st_ino != mapping.inode:
-                return None
-            return self._reference(
-                descriptor, mapping.name, mapping.offset, mapping.end - mapping.start
-            )
-        finally:
-            os.close(descriptor)
+        by_name = f"/proc/{pid}/root{mapping.name}"
+        for way in (
+            by_name,
+            f"/proc/{pid}/exe",
+            f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}",
+        ):
+            try:
+                descriptor = os.open(way, os.O_RDONLY | os.O_CLOEXEC)
+            except (OSError, ValueError):
+                continue
+            try:
+                if os.fstat(descriptor).st_ino == mapping.inode:
+                    return self._reference(
+                        descriptor, mapping.name, mapping.offset, mapping.end - mapping.start,
+                        keep=way is not by_name,
+                    )  # fmt: skip
+            finally:
+                os.close(descriptor)
+        return None
 
     def opened(self, pid: int, fd: int, offset: int, length: int, shared: bool) -> Opened | None:
         """The file behind descriptor `fd` of `pid`, of which an extent was mapped.

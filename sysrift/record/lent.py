@@ -13,7 +13,7 @@ from sysrift.image import PAGE, checksum_spans
 from sysrift.record.guess import changed_runs
 from sysrift.trace.model import ABSOLUTE, SegmentKind
 from sysrift.trace.writer import OutSegment
-from sysrift.tracee import Tracee
+from sysrift.tracee import Tracee, read_maps
 
 KEPT = 32 << 20
 """Bytes of writable memory that are kept to compare with; of more only a sum of each page is."""
@@ -23,6 +23,7 @@ class LentMemory:
     """A process's writable memory as it was before it was lent."""
 
     def __init__(self, tracee: Tracee) -> None:
+        self._maps = read_maps(tracee.pid)
         spans = list(checksum_spans(tracee.pid))
         self._kept: dict[int, bytes] = {}
         self._sums: dict[int, list[int]] = {}
@@ -33,6 +34,10 @@ class LentMemory:
                 self._kept[start] = data
             else:
                 self._sums[start] = _page_sums(data)
+
+    def is_mapped_otherwise(self, tracee: Tracee) -> bool:
+        """Whether the borrower mapped or unmapped memory, or made a stack or the heap grow."""
+        return read_maps(tracee.pid) != self._maps
 
     def changes(self, tracee: Tracee) -> list[OutSegment]:
         """What is different now."""

@@ -128,6 +128,7 @@ class Recording:
             pid, how, parent.id, self.writer.number(parent.id) + 1, self.now_us(), cpu
         )
         child = Recorder(self, pid, process, parent.affinity, parent)
+        child.cpu = cpu
         self.processes[pid] = child
         self.turns.changed()
         self._with_turn(child, child.begin_born)

@@ -112,6 +112,7 @@ class Recorder:
         self._birth: Call | None = None
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
+        self.children_differ = False  # some memory is not handed on by fork (madvise(2))
         if parent is None:
             self.tracee = Tracee(pid)
             self.leaks = ClosedLeaks()
@@ -125,6 +126,7 @@ class Recorder:
             self.mapped_files = parent.mapped_files.copy()
             self.reached = parent.reached.copy()
             self._birth = parent.call
+            self.children_differ = parent.children_differ
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -167,6 +169,9 @@ class Recorder:
         assert call is not None
         self._birth = None
         registers = self.tracee.registers()
+        if registers.rdi != call.args[0]:
+            registers.rdi = call.args[0]  # see `special.new_task`
+            self.tracee.set_registers(registers)
         born = Call(call.nr, call.args, call.site, call.sp, self.now_us(), call.row)
         born.input_crc = call.input_crc
         born.segments = [part for part in call.segments if part[0] == SegmentKind.IN]
@@ -182,9 +187,24 @@ class Recorder:
                 (SegmentKind.OUT, ABSOLUTE, address, data)
                 for address, data in self.shared.changes(self.tracee, 0, everything=True)
             ]
-        self._log(born, 0)
+        borrowed = call.lent is not None
+        if self.children_differ and not borrowed:
+            self._log_with_image(born, 0)
+        else:
+            self._log(born, 0)
         self._remember_boundary()
         self._go_on()
+
+    def _log_with_image(self, call: Call, result: int) -> None:
+        """Put a call into the trace that changed memory as no rule tells: with all that is there.
+
+        The registers must be those after the call.
+        """
+        call.flags |= _IMAGE
+        event = self.writer.number(self.id) + 1
+        taken = image.capture(self.tracee, event, self, self.writer.add_data)
+        self._log(call, result)
+        self.writer.add_image(dataclasses.replace(taken, task=self.id, cpu=self.cpu))
 
     def on_stop(self, status: int) -> None:
         """The process stopped, as `status` of waitpid(2) says: deal with it, and resume."""
@@ -237,6 +257,7 @@ class Recorder:
         self.mapped_files.clear()
         self.dumpable = -1
         self.reached.writable.forget()
+        self.children_differ = False
         self.cpu = self.recording.place(tracee.pid)
         for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
@@ -305,7 +326,8 @@ class Recorder:
             result = result if changed is None else changed
         row = call.row
         if call.nr == _NR_RESTART_SYSCALL and self.interrupted is not None:
-            # The call that goes on writes where the interrupted one would have.
+            # The call that goes on writes where the interrupted one would have. Its own arguments,
+            # of which it has none, are not in the trace.
             source = self.interrupted
             row, call.before, call.guess = source.row, source.before, source.guess
         if call.guess is not None:
@@ -347,6 +369,9 @@ class Recorder:
             self.call = None
             self._log(call, result)
             self._add_image(taken)
+        elif call.snapshot:
+            self.call = None
+            self._log_with_image(call, result)
         else:
             self.call = None
             self._log(call, result)

@@ -38,11 +38,12 @@ from sysrift.tracee import ptrace as pt
 if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
 
-CLONE_VM, CLONE_VFORK, CLONE_THREAD = 0x100, 0x4000, 0x10000
+CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_UNTRACED = 0x100, 0x4000, 0x10000, 0x800000
 MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS, MAP_DENYWRITE = 0x03, 0x10, 0x20, 0x800
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
 MADV_NORMAL, MADV_FREE, MADV_COLD, _NO_ADVICE = 0, 8, 20, 0x7FFFFFFF
+MADV_DONTFORK, MADV_WIPEONFORK = 10, 18
 
 
 def stop_recording(message: str) -> None:
@@ -109,6 +110,12 @@ def process_madvise(recorder: Recorder, call: Call) -> None:
         change_arguments(recorder, call, {3: MADV_COLD})
 
 
+def advised_for_fork(recorder: Recorder, call: Call, result: int) -> None:
+    """Children will begin with other memory than this process has: see `Recorder.begin_born`."""
+    if result == 0 and call.args[2] & 0xFFFFFFFF in (MADV_DONTFORK, MADV_WIPEONFORK):
+        recorder.children_differ = True
+
+
 def ptrace_call(recorder: Recorder, _: Call) -> None:
     """The program's own use of ptrace fails, since it is traced already."""
     recorder.note("ptrace", "the program uses ptrace itself: calls that need to be its tracer fail")
@@ -144,14 +151,37 @@ def new_task(recorder: Recorder, call: Call) -> None:
             "fork",
             "the program starts child processes, which are not recorded: only the first process is",
         )
+    if flags & CLONE_UNTRACED and call.nr == NAMES["clone"]:
+        _trace_all_the_same(recorder, call)
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
         call.lent = LentMemory(recorder.tracee)
 
 
+def _trace_all_the_same(recorder: Recorder, call: Call) -> None:
+    """CLONE_UNTRACED would let a child run off with the leaks closed: the kernel shall not see it.
+
+    Both processes get their register back, the child in `Recorder.begin_born`.
+    """
+    registers = recorder.tracee.registers()
+    registers.rdi &= ~CLONE_UNTRACED
+    recorder.tracee.set_registers(registers)
+
+    def effect(_: int) -> None:
+        registers = recorder.tracee.registers()
+        registers.rdi = call.args[0]
+        recorder.tracee.set_registers(registers)
+
+    call.effect = effect
+
+
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
-    """What a vfork child wrote into the memory it borrowed."""
-    if call.lent is not None:
+    """What a vfork child wrote into the memory it borrowed; all memory when it mapped some."""
+    if call.lent is None:
+        return
+    if call.lent.is_mapped_otherwise(recorder.tracee):
+        call.snapshot = True
+    else:
         call.segments += call.lent.changes(recorder.tracee)
 
 
@@ -336,6 +366,7 @@ EXIT: dict[int, Exit] = {
         ("mmap", mmap),
         ("shmat", shmat),
         ("munmap mremap shmdt remap_file_pages", mappings_changed),
+        ("madvise", advised_for_fork),
         ("vfork clone clone3", compare_after_vfork),
         ("rt_sigreturn", rt_sigreturn),
         ("seccomp prctl", filter_installed),

@@ -482,6 +482,8 @@ class Engine:
                     if halt is not None:
                         return halt
                     continue
+            elif not self.is_complete:
+                return Halt(Reason.END)  # there may be no further stop: killed in an endless loop
             tracee.resume(pt.PTRACE_SYSEMU)
             status = tracee.wait()
             if status == SYSCALL_STOP:

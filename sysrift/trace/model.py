@@ -26,7 +26,7 @@ class EventFlag(enum.IntFlag):
     """What else is to be known of an event."""
 
     GUESSED = 1  # no rule for this call: what the kernel wrote was found by comparing memory
-    IMAGE = 2  # the call replaced the process (execve): an image with this event's number follows
+    IMAGE = 2  # an image with this event's number follows: execve, or mappings changed otherwise
     UNFINISHED = 4  # the program ended inside this call: it has no result
     INCOMPLETE = 8  # a buffer the kernel wrote could not be read back
     IN_CODE = 16  # a signal delivered between two system calls, not at the boundary of one

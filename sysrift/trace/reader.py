@@ -160,7 +160,8 @@ class Trace:
         """
         if not self.process.parent:
             return 0
-        own = [event for event in self._images if event >= self.process.parent_event]
+        executed = self.file.programs.get(self.process.id, [])
+        own = [program.event for program in executed if program.event in self._images]
         return min(own, default=min(self.process.parent_event, self.event_count))
 
     def has_image(self, event: int) -> bool:

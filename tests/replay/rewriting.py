@@ -13,6 +13,7 @@ from pathlib import Path
 from sysrift.trace import ABSOLUTE, End, Event, Image, Segment, SegmentKind
 from sysrift.trace.reader import Trace
 from sysrift.trace.writer import OutSegment, TraceWriter
+from sysrift.views.processes import all_events
 
 _MASK = (1 << 64) - 1
 
@@ -21,12 +22,19 @@ Edit = Callable[[Event], "Event | Iterable[Event] | None"]
 
 
 def events_of(path: Path) -> list[Event]:
-    """All events of a trace, with the bytes of every segment at hand."""
+    """All events of a trace's first process, with the bytes of every segment at hand."""
     trace = Trace(path)
-    return [
-        event._replace(segments=tuple(_filled(trace, segment) for segment in event.segments))
-        for event in trace.events()
-    ]
+    return [_whole(trace, event) for event in trace.events()]
+
+
+def events_of_all(path: Path) -> list[Event]:
+    """The events of all processes of a trace, in the order of their happening, likewise."""
+    trace = Trace(path)
+    return [_whole(trace, event) for event in all_events(trace)]
+
+
+def _whole(trace: Trace, event: Event) -> Event:
+    return event._replace(segments=tuple(_filled(trace, segment) for segment in event.segments))
 
 
 def _filled(trace: Trace, segment: Segment) -> Segment:
@@ -46,12 +54,21 @@ def forge(
 ) -> Path:
     """Write a copy of the trace `source` to `target`, and return `target`.
 
-    `edit` decides what becomes of each event; `image` of each run of an image's bytes, which it
-    gets with its address; `digest` of each memory checksum; `end` of how it ended.
+    `edit` decides what becomes of each event, of whatever process (its `task`); `image` of each
+    run of an image's bytes, which it gets with its address; `digest` of each memory checksum; `end`
+    of how the first process ended.
     """
     trace = Trace(source)
+    file = trace.file
     writer = TraceWriter(target, trace.metadata)
-    assert writer.add_process(trace.process.pid, trace.process.how) == trace.process.id
+    for process in file.processes.values():
+        number = writer.add_process(
+            process.pid, process.how, process.parent, process.parent_event, process.time_us,
+            process.cpu,
+        )  # fmt: skip
+        assert number == process.id
+        for program in file.programs.get(process.id, []):
+            writer.add_program(process.id, program)
     for number in sorted(trace.files):
         reference = trace.files[number]
         stored = writer.add_file(
@@ -59,23 +76,29 @@ def forge(
         )
         assert stored.id == number
     writer.add_image(_copied(trace, writer, trace.image(0), image))
-    for event in events_of(source):
+    for event in events_of_all(source):
         edited = edit(event)
         if edited is None:
             edited = ()
         for each in (edited,) if isinstance(edited, Event) else edited:
             _add(writer, each)
-        if event.number in trace.checksums:
-            writer.add_checksum(trace.process.id, digest(trace.checksums[event.number]))
-        if trace.has_image(event.number):
-            writer.add_image(_copied(trace, writer, trace.image(event.number), image))
+        checksum = file.checksums[event.task].get(event.number)
+        if checksum is not None:
+            writer.add_checksum(event.task, digest(checksum))
+        taken = file.images(event.task).get(event.number)
+        if taken is not None:
+            writer.add_image(_copied(trace, writer, file.image_at(taken), image))
+    for process_id, ended in sorted(file.ends.items()):
+        if process_id != trace.process.id:
+            writer.end_process(process_id, ended)
     for text in trace.notes:
         writer.note(text)
-    if trace.end is None:
+    if file.end is None:
         writer.flush()
         writer.abandon()
     else:
-        writer.close(end(dataclasses.replace(trace.end, events=writer.events)))
+        writer.end_process(trace.process.id, end(trace.end))
+        writer.close(end(dataclasses.replace(file.end, events=writer.events)))
     return target
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sysrift.trace.model import (
     Image,
     MappingImage,
     PageRun,
+    Program,
     SegmentKind,
 )
 from sysrift.trace.reader import Trace
@@ -69,7 +70,10 @@ def image(writer: TraceWriter, event: int = 0, pages: bytes = b"\x90" * 4096) ->
 
 
 class Builder:
-    """Writes a trace event by event; `time` advances by 100 us each."""
+    """Writes a trace event by event; `time` advances by 100 us each.
+
+    `process` is whose events they are; `fork` makes another one.
+    """
 
     def __init__(self, path: Path, **metadata: Any) -> None:
         self.path = path
@@ -107,6 +111,31 @@ class Builder:
             kind, flags, nr, self.process, self.time, SITE, RSP, result, 0,
             (*args, *(0,) * (6 - len(args))), segments,
         )  # fmt: skip
+
+    def fork(self, how: str = "fork") -> int:
+        """`process` makes a child by a call; returns its id. `process` stays who it is."""
+        parent = self.process
+        event = self.writer.number(parent) + 1
+        child = self.writer.add_process(
+            PID + self.writer._processes, how, parent, event, self.time, -1
+        )
+        self.process = child
+        self.call("clone", 0x1200011)
+        self.process = parent
+        self.call("clone", 0x1200011, result=PID + child - 1)
+        return child
+
+    def execute(self, exe: str, *argv: str) -> int:
+        """`process` becomes another program; returns the event's number."""
+        event = self.call("execve", BUFFER, flags=EventFlag.IMAGE)
+        self.writer.add_program(self.process, Program(event, exe, argv or (exe,)))
+        taken = image(self.writer, event)
+        self.writer.add_image(replace(taken, task=self.process, exe=exe))
+        return event
+
+    def end(self, process: int, end: End = EXITED) -> None:
+        """Process `process` is over."""
+        self.writer.end_process(process, end)
 
     def close(self, end: End = EXITED) -> Path:
         """Close the trace as a recorder does."""

@@ -35,7 +35,12 @@ class Replay(ReplayCommand):
         options.add_argument("--process")
         options.add_argument("trace", nargs="?")
         chosen = options.parse_args(words)
-        replay = session.begin(store.resolve(chosen.trace), chosen.process)
+        session.drop_if_dead()
+        if chosen.trace is None and chosen.process is not None and session.current is not None:
+            path = session.current.trace.path  # another process of the same recording
+        else:
+            path = store.resolve(chosen.trace)
+        replay = session.begin(path, chosen.process)
         take_over_run()
         _introduce(replay.trace)
         show_position()
