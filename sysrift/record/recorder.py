@@ -111,6 +111,7 @@ class Recorder:
             self.leaks = copy.copy(parent.leaks)
             self.shared = parent.shared.copy()
             self._birth = parent.call
+        self._search = PointSearch(self.tracee)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -191,6 +192,7 @@ class Recorder:
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
+        self._search = PointSearch(tracee)
         self.cpu = self.recording.place(tracee.pid)
         for remark in self.leaks.close(tracee):
             self.note(remark, remark)
@@ -211,7 +213,7 @@ class Recorder:
             nr -= 1 << 64 if nr >> 63 else 1 << 32
         if self.held:
             self._rewind()
-            self._search = None
+            self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
@@ -423,19 +425,17 @@ class Recorder:
         self._go_on()
 
     _in_code_at = -1
-    _search: PointSearch | None = None
     _point: bytes = b""
 
     def _deliver_in_code(self) -> None:
         """The program makes no system calls: its signal is delivered at a point that replay can
         find; or at a boundary after all, if one turns up while looking for it."""
-        search, self._search = self._search, None
-        if search is None:
-            self._search = PointSearch(self.tracee)
+        if not self._search.has_looked:
+            self._search.look()
             self._go_on()
             return
-        outcome = search.choose()
-        for sig, siginfo in search.arrived:
+        outcome = self._search.choose()
+        for sig, siginfo in self._search.take_arrived():
             self.held.hold(sig, siginfo)
         if outcome.status is not None:
             self.on_stop(outcome.status)
@@ -456,7 +456,8 @@ class Recorder:
     ) -> None:
         """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
-        self._in_code_at, self._search = -1, None
+        self._in_code_at = -1
+        self._search.forget()
         action = action or action_of(tracee.pid, sig)
         if action not in (Action.HANDLER, Action.FATAL):
             action = Action.FATAL  # a blocked or ignored fault kills (force_sig_info)
@@ -523,7 +524,7 @@ class Recorder:
         # Right behind it is a place that replay finds, for signals that wait for one.
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
         self.at_boundary = bool(self.held)
-        self._search = None
+        self._search.forget()
         self.held.requeue(self.tracee.pid)
         self.writer.add_event(
             EventKind.TSC,
