@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 15
 _CHUNK = 256  # bytes of code read at a time
-_AROUND = 512  # bytes of code before and after an address that belong to its function, mostly
+_AROUND = 1024  # bytes of code before and after an address that belong to its function, mostly
 
 Registers = tuple[int, ...]
 """The registers as `struct user_regs_struct` orders them."""
@@ -33,6 +33,16 @@ class Run(NamedTuple):
     code: bytes
     pieces: tuple[Piece, ...]
     entered: bool  # something jumps to another one of them than the first
+
+    def is_entered(self, address: int, entries: set[int]) -> bool:
+        """Whether that is known, or one of `entries` is such a place; it begins at `address`."""
+        if self.entered:
+            return True
+        for piece in self.pieces[:-1]:
+            address += piece.length
+            if address in entries:
+                return True
+        return False
 
 
 class _Around(NamedTuple):
@@ -101,6 +111,11 @@ class Decoder:
             valid = instruction is not None and not instruction.is_invalid
             self._instructions[address] = instruction if valid else None
         return self._instructions[address]
+
+    def next_to(self, address: int) -> int:
+        """The address behind the instruction at `address`."""
+        instruction = self.at(address)
+        return 0 if instruction is None else instruction.next_ip
 
     def makes_event(self, address: int) -> bool:
         """Whether a system call, or rdtsc (which is trapped), is made at `address`."""

@@ -99,6 +99,7 @@ class PointSearch:
         until = time.monotonic() + BUDGET
         visits: Counter[int] = Counter()
         runs: dict[int, Run] = {}
+        entries: set[int] = set()  # where the program came to by a jump, call or return
         aim: int | None = None
         while True:
             now = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
@@ -107,7 +108,9 @@ class PointSearch:
             if decoder.makes_event(rip):
                 return Outcome()
             self._steps.append(now)
-            late = (time.monotonic() - until) / BUDGET  # above 0: take what comes; above 1: now
+            if self._steps[:-1] and rip != decoder.next_to(self._steps[-2][_RIP]):
+                entries.add(rip)
+            late = (time.monotonic() - until) / BUDGET  # above 0: take what is good; above 2: all
             if decoder.repeats(rip):
                 if late > 0 or not self._set_breakpoint_behind(rip, decoder):
                     return Outcome(self._describe(None, decoder, memory))
@@ -120,13 +123,14 @@ class PointSearch:
                 run = decoder.run_at(rip)
                 if run is not None:
                     runs[rip] = run
-                    if rip == aim or late > 1 or (late > 0 and not run.entered):
+                    good = not run.is_entered(rip, entries)
+                    if (good and (rip == aim or late > 0)) or late > 2:
                         return Outcome(self._describe(run, decoder, memory))
                 if visits[rip] >= _ENOUGH_PASSES and aim is None:
-                    aim = _best(runs, visits)
-                    if aim is None or aim == rip:
+                    aim = _best(runs, visits, entries)
+                    if aim == rip or not runs:
                         return Outcome(self._describe(run, decoder, memory))
-                if late > 2:
+                if late > 3:
                     return Outcome(self._describe(None, decoder, memory))
                 status = self._step(pt.PTRACE_SINGLESTEP)
             if status is not None:
@@ -242,17 +246,15 @@ class PointSearch:
         return words
 
 
-def _best(runs: dict[int, Run], visits: Counter[int]) -> int | None:
+def _best(runs: dict[int, Run], visits: Counter[int], entries: set[int]) -> int | None:
     """The address to aim at: not passed too often, and displaced as one instruction if possible."""
-    if not runs:
-        return None
+    good = [address for address, run in runs.items() if not run.is_entered(address, entries)]
 
-    def cost(address: int) -> tuple[bool, bool, int, int]:
-        run = runs[address]
-        single = run.pieces[0].length >= JUMP_LENGTH
-        return (visits[address] < 2, run.entered, visits[address], 0 if single else 1)
+    def cost(address: int) -> tuple[bool, int, int]:
+        single = runs[address].pieces[0].length >= JUMP_LENGTH
+        return (visits[address] < 2, visits[address], 0 if single else 1)
 
-    return min(runs, key=cost)
+    return min(good, key=cost) if good else None
 
 
 _FAULTS = frozenset(
