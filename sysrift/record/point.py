@@ -23,8 +23,9 @@ from sysrift.tracee import BadAddress, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NAMES
 
-BUDGET = 0.0025
-"""Seconds that the single-stepping may take; signals come 20 ms apart at least."""
+BUDGET = 0.0015
+"""Seconds of the recorder's own time that the single-stepping should take, about half of what it
+costs; it may take three times as long when no good point comes up. Signals come 20 ms apart."""
 
 _ENOUGH_PASSES = 3
 _WRITTEN_WORDS = 256
@@ -37,7 +38,23 @@ _USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _RIP, _RSP = NAMES.index("rip"), NAMES.index("rsp")
 _CANDIDATES = tuple(
     NAMES.index(name)
-    for name in "rax rbx rcx rdx rsi rdi rbp r8 r9 r10 r11 r12 r13 r14 r15".split()
+    for name in [
+        "rax",
+        "rbx",
+        "rcx",
+        "rdx",
+        "rsi",
+        "rdi",
+        "rbp",
+        "r8",
+        "r9",
+        "r10",
+        "r11",
+        "r12",
+        "r13",
+        "r14",
+        "r15",
+    ]
 )
 _DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
@@ -96,7 +113,7 @@ class PointSearch:
         return outcome
 
     def _choose(self, decoder: Decoder, memory: WatchedMemory) -> Outcome:
-        until = time.monotonic() + BUDGET
+        until = time.thread_time() + BUDGET
         visits: Counter[int] = Counter()
         runs: dict[int, Run] = {}
         entries: set[int] = set()  # where the program came to by a jump, call or return
@@ -110,7 +127,7 @@ class PointSearch:
             self._steps.append(now)
             if self._steps[:-1] and rip != decoder.next_to(self._steps[-2][_RIP]):
                 entries.add(rip)
-            late = (time.monotonic() - until) / BUDGET  # above 0: take what is good; above 2: all
+            late = (time.thread_time() - until) / BUDGET  # above 0: take what is good; above 2: all
             if decoder.repeats(rip):
                 if late > 0 or not self._set_breakpoint_behind(rip, decoder):
                     return Outcome(self._describe(None, decoder, memory))

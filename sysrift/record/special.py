@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sysrift.record.call import Call
-from sysrift.record.signals import is_signal_pending
 from sysrift.record.lent import LentMemory
+from sysrift.record.signals import is_signal_pending
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.model import ABSOLUTE, AFTER, SegmentKind
 from sysrift.trace.writer import CHUNK

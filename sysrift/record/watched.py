@@ -94,9 +94,7 @@ def _changed(start: int, before: bytes, now: bytes) -> list[Word]:
     whole = min(len(before), len(now)) // _WORD * _WORD
     old, new = memoryview(before)[:whole].cast("Q"), memoryview(now)[:whole].cast("Q")
     return [
-        Word(start + index * _WORD, value)
-        for index, value in enumerate(new)
-        if value != old[index]
+        Word(start + index * _WORD, value) for index, value in enumerate(new) if value != old[index]
     ]
 
 

@@ -530,7 +530,9 @@ class Engine:
             call = _call_text(
                 signed(registers.orig_rax), registers.arguments, registers.rip - 2, registers.rsp
             )
-            raise self._divergence(f"{self._event_text(event)} in the middle of a computation", call)
+            raise self._divergence(
+                f"{self._event_text(event)} in the middle of a computation", call
+            )
         if outcome.came is Came.STOP:
             if outcome.signal == signal.SIGTRAP:
                 return Halt(Reason.TRAP, outcome.signal)

@@ -32,7 +32,24 @@ _USER_START, _USER_END = 0x10000, 0x7FFFFFFFF000
 _NUMBERS = {
     name: number
     for number, name in enumerate(
-        "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+        [
+            "rax",
+            "rcx",
+            "rdx",
+            "rbx",
+            "rsp",
+            "rbp",
+            "rsi",
+            "rdi",
+            "r8",
+            "r9",
+            "r10",
+            "r11",
+            "r12",
+            "r13",
+            "r14",
+            "r15",
+        ]
     )
 }
 _XMM_AT, _XMM_COUNT = 160, 16  # in the xsave area's legacy region

@@ -145,7 +145,10 @@ class PointFinder:
 
     def _search_by_patch(self, patch: Patch) -> Search:
         tracee = self._tracee
-        self._put(patch)
+        try:
+            self._put(patch)
+        except RemoteSyscallError:
+            return self._search_by_breakpoint()
         try:
             tracee.write(self._site, patch.jump)
         except BadAddress:
@@ -159,9 +162,7 @@ class PointFinder:
 
     def _put(self, patch: Patch) -> None:
         tracee = self._tracee
-        tracee.remote_syscall(
-            _NR_MMAP, patch.start, patch.length, _READ_EXECUTE, _MAP_FLAGS, -1, 0
-        )
+        tracee.remote_syscall(_NR_MMAP, patch.start, patch.length, _READ_EXECUTE, _MAP_FLAGS, -1, 0)
         data_length = patch.start + patch.length - patch.data_start
         tracee.remote_syscall(_NR_MPROTECT, patch.data_start, data_length, _READ_WRITE)
         tracee.write(patch.code_start, patch.code)
