@@ -38,23 +38,10 @@ _USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _RIP, _RSP = NAMES.index("rip"), NAMES.index("rsp")
 _CANDIDATES = tuple(
     NAMES.index(name)
-    for name in [
-        "rax",
-        "rbx",
-        "rcx",
-        "rdx",
-        "rsi",
-        "rdi",
-        "rbp",
-        "r8",
-        "r9",
-        "r10",
-        "r11",
-        "r12",
-        "r13",
-        "r14",
-        "r15",
-    ]
+    for name in (
+        *["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"],
+        *(f"r{n}" for n in range(8, 16)),
+    )
 )
 _DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
