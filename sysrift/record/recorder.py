@@ -49,7 +49,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
-from sysrift.trace.points import pack
+from sysrift.trace.points import Point, pack
 from sysrift.trace.writer import OutSegment
 from sysrift.tracee import BadAddress, Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
@@ -127,6 +127,7 @@ class Recorder:
             self.reached = parent.reached.copy()
             self._birth = parent.call
             self.children_differ = parent.children_differ
+        self._search = PointSearch(self.tracee)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -258,6 +259,7 @@ class Recorder:
         self.dumpable = -1
         self.reached.writable.forget()
         self.children_differ = False
+        self._search = PointSearch(tracee)
         self.cpu = self.recording.place(tracee.pid)
         for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
@@ -285,7 +287,7 @@ class Recorder:
             self.held.requeue(self.tracee.pid)
         elif self.held:
             self._rewind()
-            self._search = None
+            self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
@@ -556,49 +558,44 @@ class Recorder:
     """Whether the signal that ends the process is in the trace."""
     _turn_ends = False
     _listens = False
-    _search: PointSearch | None = None
     _point: bytes = b""
 
     def _deliver_in_code(self) -> None:
-        """The program makes no system calls: its signal is delivered at a point that replay can
-        find; or at a boundary after all, if one turns up while looking for it."""
-        search, self._search = self._search, None
-        if search is None:
-            self._search = PointSearch(self.tracee)
-            self._go_on()
-            return
-        outcome = search.choose()
-        for sig, siginfo in search.arrived:
-            self.held.hold(sig, siginfo)
-        if outcome.status is not None:
-            self.on_stop(outcome.status)
-            return
-        if outcome.point is not None:
-            self._point = pack(outcome.point)
+        """The program makes no system calls: its signal is delivered in the midst of it."""
+        point = self._point_in_code()
+        if point is not None:
+            self._point = pack(point)
             self._in_code_at = self.tracee.registers().rip
             self.held.requeue(self.tracee.pid)
-        self._go_on()
+            self._go_on()
 
     def _wait_in_code(self) -> None:
-        """Others that share memory wait: the turn ends in this computation, at a point that replay
-        can find; or at a boundary after all, if one turns up while looking for it."""
-        search, self._search = self._search, None
-        if search is None:
-            self._search = PointSearch(self.tracee)
-            self._resume()
-            return
-        self._turn_ends = False
-        outcome = search.choose()
-        for sig, siginfo in search.arrived:
+        """Others that share memory wait: the turn ends in the midst of a computation."""
+        point = self._point_in_code()
+        if point is not None:
+            self._turn_ends = False
+            self.shared.at_entry(self.tracee, everything=True)
+            packed = pack(point)
+            self.recording.turns.wait(self, lambda: self._goes_on_in_code(packed))
+
+    def _point_in_code(self) -> Point | None:
+        """The point, which replay can find, where the process stands.
+
+        None, and the process goes on, when it was interrupted for the first time, or has come to a
+        boundary while a point was looked for.
+        """
+        if not self._search.has_looked:
+            self._search.look()
+            self._go_on()
+            return None
+        outcome = self._search.choose()
+        for sig, siginfo in self._search.take_arrived():
             self.held.hold(sig, siginfo)
         if outcome.status is not None:
             self.on_stop(outcome.status)
         elif outcome.point is None:
             self._go_on()
-        else:
-            point = pack(outcome.point)
-            self.shared.at_entry(self.tracee, everything=True)
-            self.recording.turns.wait(self, lambda: self._goes_on_in_code(point))
+        return outcome.point
 
     def _goes_on_in_code(self, point: bytes) -> None:
         """The turn comes again: what others have changed meanwhile happened here."""
@@ -636,7 +633,8 @@ class Recorder:
     ) -> None:
         """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
-        self._in_code_at, self._search = -1, None
+        self._in_code_at = -1
+        self._search.forget()
         action = action or action_of(tracee.pid, sig)
         if action not in (Action.HANDLER, Action.FATAL):
             action = Action.FATAL  # a blocked or ignored fault kills (force_sig_info)
@@ -712,7 +710,7 @@ class Recorder:
         # Right behind it is a place that replay finds, for signals that wait for one.
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
         self.at_boundary = bool(self.held)
-        self._search = None
+        self._search.forget()
         self.held.requeue(self.tracee.pid)
         self.writer.add_event(
             EventKind.TSC,

@@ -145,7 +145,10 @@ class PointFinder:
 
     def _search_by_patch(self, patch: Patch) -> Search:
         tracee = self._tracee
-        self._put(patch)
+        try:
+            self._put(patch)
+        except RemoteSyscallError:
+            return self._search_by_breakpoint()
         try:
             tracee.write(self._site, patch.jump)
         except BadAddress:

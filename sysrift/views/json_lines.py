@@ -69,7 +69,7 @@ _DELIVERIES: dict[int, str] = {
     Delivery.HANDLER: "handler", Delivery.FATAL: "fatal", Delivery.STOPPED: "stopped"
 }  # fmt: skip
 _SEGMENT_KINDS = {kind.value: kind.name.lower() for kind in SegmentKind}
-_SILENT = (SegmentKind.REGISTERS, SegmentKind.XSAVE)
+_SILENT = (SegmentKind.REGISTERS, SegmentKind.XSAVE, SegmentKind.POINT)
 # The kernel's own, which errno.h does not have (include/linux/errno.h).
 _RESTARTS = {
     512: "ERESTARTSYS",
