@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
+from sysrift.record.detach import open_leaks
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.mapped_files import WRITERS, MappedFiles
 from sysrift.record.point import PointSearch
@@ -154,7 +155,7 @@ class Recorder:
             if not pt.is_gone(error):
                 raise
 
-    def begin_executed(self) -> None:
+    def begin(self) -> None:
         """From the exec event to the execve's syscall-exit-stop; then the first image; run."""
         status = 0
         while status != SYSCALL_STOP:
@@ -244,9 +245,19 @@ class Recorder:
             pass
 
     def _go_on(self) -> None:
+        self._leave_if_asked()
         if self.held:
             self._watch_held()
         self._resume()
+
+    def _leave_if_asked(self) -> None:
+        """Raise RecordingStops when recording shall end and this is a place to let go at.
+
+        That is right after a call, or between two instructions: a signal is not lost there.
+        """
+        reason = self.recording.leaving
+        if reason and self.call is None and not self.held.on_their_way:
+            raise RecordingStops(reason)
 
     def _new_program(self, event: int) -> Image:
         """At the exit of an execve: close the leaks of the new program, take its image."""
@@ -480,6 +491,7 @@ class Recorder:
         if event == pt.PTRACE_EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP:
             # A group-stop (job control): stay stopped until SIGCONT (ptrace(2), PTRACE_LISTEN).
             self._listens = True
+            self._leave_if_asked()
             self.recording.turns.leave(self)
             pt.ptrace(pt.PTRACE_LISTEN, self.tracee.pid)
             return
@@ -495,6 +507,8 @@ class Recorder:
             self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
+        elif event == pt.PTRACE_EVENT_STOP:
+            self._leave_if_asked()
         elif event == pt.PTRACE_EVENT_EXEC and self.call is not None:
             self.call.flags |= _IMAGE
         self._resume()
@@ -758,16 +772,16 @@ class Recorder:
     def let_go(self) -> None:
         """Detach, at a syscall-stop, and leave the program as if it never had been recorded."""
         tracee = self.tracee
-        able = not self.filtered or suspend_filters(tracee)
+        able = not self.filtered or suspend_filters(tracee, self.recording.ptrace_options)
         entered = able and tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
         if entered and tracee.registers().orig_rax != NO_SYSCALL:
             self._rewind()
-        self.leaks.reopen(tracee, able=able)
+        open_leaks(tracee, self.leaks, able)
         if able:
             make_dumpable(tracee, self.dumpable)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)
-        if self.affinity:
+        if self.affinity and self.cpu >= 0:
             os.sched_setaffinity(tracee.pid, self.affinity)
         self.held.requeue(tracee.pid)
         pt.ptrace(pt.PTRACE_DETACH, tracee.pid, None, 0)

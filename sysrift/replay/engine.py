@@ -91,6 +91,7 @@ class Engine:
         self.echo: Callable[[bytes], None] | None = None
         self.on_exec: Callable[[Image], None] | None = None
         self.check_checksums = False
+        self.stops_where_cut_off = False  # rather than running on to the next system call, if any
         self.checksums_checked = 0
         self._output = ProgramOutput()
         self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
@@ -475,6 +476,8 @@ class Engine:
             return Halt(Reason.END, self.fatal_signal_due)
         last = count + 1 if limit is None else self.next + limit
         while True:
+            if self.stops_where_cut_off and self._cut_off:
+                return Halt(Reason.END)
             if self.next <= count:
                 event = self.trace.event(self.next)
                 if event.flags & _IN_CODE:

@@ -7,6 +7,7 @@ Whatever is killed, the trace opens and verifies up to its end, and nothing is l
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -80,11 +81,11 @@ def test_killed_at_a_random_moment(
         try:
             if round_ % 4:
                 # Most of the time some way into the program, on however busy a machine.
-                _wait_for(lambda: _random_child(process), process)
+                _wait_for(functools.partial(_random_child, process), process)
                 time.sleep(random.uniform(0, 0.3))
             else:
                 time.sleep(random.uniform(0.02, 0.5))
-            pid = _wait_for(lambda: victim(process), process)
+            pid = _wait_for(functools.partial(victim, process), process)
             if pid is not None:
                 try:
                     os.kill(pid, signal.SIGKILL)
