@@ -185,6 +185,12 @@ class ImageSource(Protocol):
     def file_path(self, file_id: int) -> str:
         """A path, for the tracee to open, of a file with the recorded content."""
 
+    def is_stored(self, file_id: int) -> bool:
+        """Whether there can be a copy of a file."""
+
+    def copy_path(self, file_id: int, in_step: bool = False) -> str:
+        """The path of a copy of a file, that recorded changes of it go to."""
+
     def data(self, block: int, length: int) -> bytes:
         """Stored bytes."""
 
@@ -250,8 +256,11 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     for mapping in image.mappings:
         length = mapping.end - mapping.start
         if mapping.file is not None:
-            path = source.file_path(mapping.file)
-            memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset)
+            path, shared = _file_of(image, mapping, source)
+            memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset, shared)
+            if shared:
+                below = mapping.end
+                continue  # its pages are the file's
         elif mapping.start <= stack_start < mapping.end:
             # It grows by itself, up to the limit, as it did while recording. A little of that in
             # advance, since a debugger's writes do not make a stack grow; all of it where the
@@ -273,6 +282,19 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     _set_memory_layout(tracee, image)
     tracee.set_xsave(image.xsave)
     tracee.set_registers(Registers.from_bytes(image.registers))
+
+
+def _file_of(image: Image, mapping: MappingImage, source: ImageSource) -> tuple[str, bool]:
+    """The path of what to map for a mapping of a file, and whether to map it shared.
+
+    A file of data, which may change, is a copy; one of code, which is not written to, is not.
+    """
+    file = mapping.file
+    assert file is not None
+    code = file == image.exe_file or any(m.file == file and m.prot & 4 for m in image.mappings)
+    if source.is_stored(file) and (mapping.shared or not code):
+        return source.copy_path(file, True), mapping.shared
+    return source.file_path(file), False
 
 
 def stack_floor(end: int, limit: int) -> int:

@@ -19,6 +19,7 @@ from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.detach import open_leaks
+from sysrift.record.lazy_binding import settle_lazy_binding
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.mapped_files import WRITERS, MappedFiles
 from sysrift.record.point import PointSearch
@@ -272,6 +273,7 @@ class Recorder:
         self.children_differ = False
         self._search = PointSearch(tracee)
         self.cpu = self.recording.place(tracee.pid)
+        settle_lazy_binding(tracee)
         for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
         for sig, siginfo in tracee.held_signals:

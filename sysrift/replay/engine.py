@@ -151,12 +151,12 @@ class Engine:
         """Put the image after event number `event` in place; the process is at its first
         instruction afterwards, and `next` is `event` + 1. `reached`: by replaying up to there."""
         image = self.trace.image(event)
+        self.source.forget_copies()
         images.restore(self.tracee, image, self.source)
         self.image = image
         self.next = event + 1
         self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
-        self.source.forget_copies()
         if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
