@@ -38,6 +38,9 @@ _CHUNK = 2000
 
 _NR_GETPID = 39
 
+_TRAP_AGAIN = signal.SIGILL
+"""What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
+
 
 class Replay:
     """One trace replayed in GDB's current inferior."""
@@ -293,6 +296,21 @@ class Replay:
         self._entered = False
         siginfo = self.tracee.siginfo()
         sig = int.from_bytes(siginfo[:4], "little")
+        code = int.from_bytes(siginfo[8:12], "little", signed=True)
+        if sig == signal.SIGTRAP:
+            # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
+            # counter that changes at a SIGTRAP, so the program's own come again as another signal.
+            if not self.engine.is_trap_of_program(code):
+                return False
+            if self.engine.at_end:
+                return self._at_end()
+            pt.tgkill(self.tracee.pid, _TRAP_AGAIN)
+            return False
+        if sig == _TRAP_AGAIN and code <= 0:
+            self.engine.step_behind_trap()
+            sig = signal.SIGTRAP
+        if sig == signal.SIGSYS and code <= 0:
+            return self._at_end()  # sent to the stub: what the recording ends by
         if sig == signal.SIGSYS:
             registers = self.tracee.registers()
             registers.orig_rax = registers.rax

@@ -35,6 +35,7 @@ from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
 
 _ERESTART_RESTARTBLOCK = -516
+_SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3 (arch/x86/kernel/traps.c, do_int3_user)
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
 _IN_CODE, _UNFINISHED, _IMAGE = (
     int(EventFlag.IN_CODE),
@@ -443,6 +444,26 @@ class Engine:
         )
         return kind_matches and event.site == registers.rip
 
+    def is_trap_of_program(self, code: int) -> bool:
+        """Whether a SIGTRAP with this si_code, at hand, is one that the program handled itself.
+
+        A debugger may have put the program counter back onto an `int3`; see `step_behind_trap`.
+        """
+        if self.next > self.trace.event_count:
+            return False
+        event = self.trace.event(self.next)
+        recorded = int.from_bytes(_siginfo(event)[8:12], "little", signed=True)
+        if event.kind != EventKind.SIGNAL or event.nr != signal.SIGTRAP or recorded != code:
+            return False
+        rip = self.tracee.registers().rip
+        return rip == event.site or (code == _SI_KERNEL and rip + 1 == event.site)
+
+    def step_behind_trap(self) -> None:
+        """Put the program counter where the SIGTRAP that is the next event left it."""
+        registers = self.tracee.registers()
+        registers.rip = self.trace.event(self.next).site
+        self.tracee.set_registers(registers)
+
     def _time_stamp(self, event: Event, registers: Registers) -> None:
         value = event.result & MASK
         registers.rax = value & 0xFFFFFFFF
@@ -573,7 +594,12 @@ def _raised_by_instruction(event: Event) -> bool:
         return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
+    return int.from_bytes(_siginfo(event)[8:12], "little", signed=True) > 0
+
+
+def _siginfo(event: Event) -> bytes:
+    """The siginfo_t of a SIGNAL event; empty when it has none."""
     for segment in event.segments:
         if segment.kind == SegmentKind.SIGINFO and segment.data is not None:
-            return int.from_bytes(segment.data[8:12], "little", signed=True) > 0
-    return False
+            return segment.data
+    return b""
