@@ -414,6 +414,9 @@ class Engine:
                 return True
             if event.kind == EventKind.SIGNAL and _arrives_as(event) == sig and here:
                 if event.result == Delivery.FATAL:
+                    if sig == signal.SIGTRAP and _si_code(event) == _SI_KERNEL:
+                        registers.rip -= 1  # on the int3, as on any other faulting instruction
+                        self.tracee.set_registers(registers)
                     return False
                 self._enter_handler(event, registers)
                 self._settle(registers)
@@ -452,8 +455,7 @@ class Engine:
         if self.next > self.trace.event_count:
             return False
         event = self.trace.event(self.next)
-        recorded = int.from_bytes(_siginfo(event)[8:12], "little", signed=True)
-        if event.kind != EventKind.SIGNAL or event.nr != signal.SIGTRAP or recorded != code:
+        if event.kind != EventKind.SIGNAL or event.nr != signal.SIGTRAP or _si_code(event) != code:
             return False
         rip = self.tracee.registers().rip
         return rip == event.site or (code == _SI_KERNEL and rip + 1 == event.site)
@@ -594,12 +596,12 @@ def _raised_by_instruction(event: Event) -> bool:
         return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
-    return int.from_bytes(_siginfo(event)[8:12], "little", signed=True) > 0
+    return _si_code(event) > 0
 
 
-def _siginfo(event: Event) -> bytes:
-    """The siginfo_t of a SIGNAL event; empty when it has none."""
+def _si_code(event: Event) -> int:
+    """si_code of a SIGNAL event; 0 when it has no siginfo_t."""
     for segment in event.segments:
         if segment.kind == SegmentKind.SIGINFO and segment.data is not None:
-            return segment.data
-    return b""
+            return int.from_bytes(segment.data[8:12], "little", signed=True)
+    return 0
