@@ -35,6 +35,7 @@ from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
 
 _ERESTART_RESTARTBLOCK = -516
+_SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3 (arch/x86/kernel/traps.c, do_int3_user)
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
 _IN_CODE, _UNFINISHED, _IMAGE = (
     int(EventFlag.IN_CODE),
@@ -414,6 +415,9 @@ class Engine:
                 return True
             if event.kind == EventKind.SIGNAL and _arrives_as(event) == sig and here:
                 if event.result == Delivery.FATAL:
+                    if sig == signal.SIGTRAP and _si_code(event) == _SI_KERNEL:
+                        registers.rip -= 1  # on the int3, as on any other faulting instruction
+                        self.tracee.set_registers(registers)
                     return False
                 self._enter_handler(event, registers)
                 self._settle(registers)
@@ -443,6 +447,25 @@ class Engine:
             event.kind == EventKind.SIGNAL and _arrives_as(event) == sig
         )
         return kind_matches and event.site == registers.rip
+
+    def is_trap_of_program(self, code: int) -> bool:
+        """Whether a SIGTRAP with this si_code, at hand, is one that the program handled itself.
+
+        A debugger may have put the program counter back onto an `int3`; see `step_behind_trap`.
+        """
+        if self.next > self.trace.event_count:
+            return False
+        event = self.trace.event(self.next)
+        if event.kind != EventKind.SIGNAL or event.nr != signal.SIGTRAP or _si_code(event) != code:
+            return False
+        rip = self.tracee.registers().rip
+        return rip == event.site or (code == _SI_KERNEL and rip + 1 == event.site)
+
+    def step_behind_trap(self) -> None:
+        """Put the program counter where the SIGTRAP that is the next event left it."""
+        registers = self.tracee.registers()
+        registers.rip = self.trace.event(self.next).site
+        self.tracee.set_registers(registers)
 
     def _time_stamp(self, event: Event, registers: Registers) -> None:
         value = event.result & MASK
@@ -578,7 +601,12 @@ def _raised_by_instruction(event: Event) -> bool:
         return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
+    return _si_code(event) > 0
+
+
+def _si_code(event: Event) -> int:
+    """si_code of a SIGNAL event; 0 when it has no siginfo_t."""
     for segment in event.segments:
         if segment.kind == SegmentKind.SIGINFO and segment.data is not None:
-            return int.from_bytes(segment.data[8:12], "little", signed=True) > 0
-    return False
+            return int.from_bytes(segment.data[8:12], "little", signed=True)
+    return 0
