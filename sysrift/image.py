@@ -372,16 +372,22 @@ def checksum(tracee: Tracee, rsp: int, instead: Known | None = None) -> bytes:
     What lies below the stack pointer `rsp` and its red zone counts as zeros. The dynamic linker
     leaves XSAVEC areas there, and which parts of one are written depends on what the processor
     holds to be in use, which no program can see otherwise (Intel SDM vol. 1, 13.6, XINUSE).
+    On another stack than the main one that is a fixed length: what it is part of may be one mapping
+    with its neighbours while recording, and several in a replay.
     """
     digest = hashlib.blake2b(digest_size=16)
     dead_end = rsp - _RED_ZONE
-    dead_start = next((m.start for m in read_maps(tracee.pid) if m.start <= rsp < m.end), dead_end)
+    dead_start = next(
+        (m.start for m in read_maps(tracee.pid) if m.name == "[stack]" and m.start <= rsp < m.end),
+        dead_end - _OTHER_STACK,
+    )
     for at, length in checksum_spans(tracee.pid):
         data = tracee.read_some(at, length)
         if instead:
             data = _replaced(at, data, instead)
-        if dead_start <= at < dead_end:
-            data = bytes(min(len(data), dead_end - at)) + data[dead_end - at :]
+        first, last = max(dead_start, at) - at, min(dead_end, at + len(data)) - at
+        if first < last:
+            data = data[:first] + bytes(last - first) + data[last:]
         for page in range(0, len(data), PAGE):
             part = data[page : page + PAGE]
             if part != _ZEROS[: len(part)]:
@@ -400,6 +406,7 @@ def _replaced(at: int, data: bytes, instead: Known) -> bytes:
 
 
 _RED_ZONE = 128
+_OTHER_STACK = 64 << 10
 _STUB_RANGE = range(STUB_START, STUB_END)
 
 __all__ = [
