@@ -88,3 +88,15 @@ end
 define hookpost-starti
 python sysrift_gdb.hooks.after_starti()
 end
+
+define hook-next
+python sysrift_gdb.hooks.before_stepping_by_line()
+end
+
+define hook-step
+python sysrift_gdb.hooks.before_stepping_by_line()
+end
+
+define hook-until
+python sysrift_gdb.hooks.before_stepping_by_line()
+end

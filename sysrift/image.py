@@ -18,8 +18,8 @@ from typing import Protocol
 from sysrift.native import STUB_END, STUB_SCRATCH, STUB_START
 from sysrift.trace.model import Image, MappingImage, PageRun
 from sysrift.tracee import BadAddress, Mapping, Registers, RemoteSyscallError, Tracee, read_maps
+from sysrift.tracee.pagemap import PAGE, open_pagemap, populated, populated_runs
 
-PAGE = 4096
 CHUNK = 1 << 20
 USER_END = 0x7FFFFFFFF000
 """End of the user half of the address space with 4-level paging."""
@@ -36,13 +36,17 @@ _NR_MMAP, _NR_MUNMAP, _NR_OPEN, _NR_CLOSE, _NR_PRCTL = 9, 11, 2, 3, 157
 _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 16, 32, 0x4000
 _MAP_GROWSDOWN = 0x100
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
-_PRESENT, _SWAPPED, _FILE_PAGE = 1 << 63, 1 << 62, 1 << 61
 _ZEROS = bytes(PAGE)
-_PAGES_AT_ONCE = 1 << 16
-_NO_PAGES = bytes(8 * _PAGES_AT_ONCE)
 
 
 Known = dict[tuple[int, int], bytes]
+
+_UNTOUCHED_LIMIT = 256 << 20
+"""Bytes of a file that cannot be had up to which its untouched pages are read too."""
+
+
+StoreMemory = Callable[[Tracee, int, int, bool], list[PageRun]]
+"""Stores memory of a tracee: (tracee, start, length, whether pages of zeros are stored too)."""
 
 
 class FileRecorder(Protocol):
@@ -52,101 +56,72 @@ class FileRecorder(Protocol):
         """The id of the file, or None when its bytes cannot be had (then memory is stored)."""
 
 
-def populated_runs(pid: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
-    """(address, length) of the runs of pages of `mapping` that may hold bytes of their own.
+def nonzero_parts(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(address, bytes) of the parts of `data`, which begins at a page, that are not pages of zeros.
 
-    For a private file mapping these are the pages that were written to, for others the pages that
-    exist at all (/proc/PID/pagemap: bit 63 present, 62 swapped, 61 the file's own page;
-    Documentation/admin-guide/mm/pagemap.rst). All of it when pagemap cannot be read.
+    The first byte of each page says which ones need a look at all.
     """
-    pagemap = _open_pagemap(pid)
-    try:
-        yield from _populated(pagemap, mapping)
-    finally:
-        if pagemap >= 0:
-            os.close(pagemap)
-
-
-def _open_pagemap(pid: int) -> int:
-    try:
-        return os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
-
-
-def _populated(pagemap: int, mapping: Mapping) -> Iterator[tuple[int, int]]:
-    """`populated_runs`, by an open pagemap; -1: there is none."""
-    if pagemap < 0:
-        yield mapping.start, mapping.end - mapping.start
-        return
-    private_file = mapping.is_file and not mapping.shared
-    start = length = 0
-    for first in range(mapping.start, mapping.end, _PAGES_AT_ONCE * PAGE):
-        count = min(_PAGES_AT_ONCE, (mapping.end - first) // PAGE)
-        entries = os.pread(pagemap, count * 8, first // PAGE * 8)
-        if entries == _NO_PAGES[: len(entries)]:
-            continue
-        for index, entry in enumerate(struct.unpack(f"<{len(entries) // 8}Q", entries)):
-            if not entry & (_PRESENT | _SWAPPED):
-                continue
-            if private_file and entry & _FILE_PAGE:
-                continue
-            address = first + index * PAGE
-            if address == start + length and length < CHUNK:
-                length += PAGE
-            else:
-                if length:
-                    yield start, length
-                start, length = address, PAGE
-    if length:
-        yield start, length
-
-
-def _nonzero(address: int, data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The parts of `data` that are not whole pages of zeros."""
-    if not data.startswith(_ZEROS) and _ZEROS not in data:
+    start = 0
+    for index, first in enumerate(data[::PAGE]):
+        at = index * PAGE
+        if first == 0 and data.startswith(_ZEROS[: len(data) - at], at):
+            if at > start:
+                yield address + start, data[start:at]
+            start = at + PAGE
+    if start == 0:
         yield address, data
-        return
-    start = None
-    for at in range(0, len(data), PAGE):
-        empty = data[at : at + PAGE] == _ZEROS
-        if not empty and start is None:
-            start = at
-        elif empty and start is not None:
-            yield address + start, data[start:at]
-            start = None
-    if start is not None:
+    elif start < len(data):
         yield address + start, data[start:]
 
 
 def _capture_runs(
-    tracee: Tracee, mapping: Mapping, has_source: bool, add_data: Callable[[bytes], int]
+    tracee: Tracee, mapping: Mapping, keep_zeros: bool, store: StoreMemory
 ) -> list[PageRun]:
-    """What of a mapping differs from its file, or all that there is if there is no file to map."""
-    runs: list[PageRun] = []
-    # The kernel's own pages show as file pages; those of a file need not be in memory yet.
-    whole = mapping.name == "[vdso]" or (mapping.is_file and not has_source)
-    spans = (
-        iter([(mapping.start, mapping.end - mapping.start)])
-        if whole
-        else populated_runs(tracee.pid, mapping)
+    # The kernel's own pages show as file pages; of a file that cannot be had, all must come from
+    # memory, also what the program has not touched yet. Reading a device's memory may do things.
+    whole = mapping.name == "[vdso]" or (
+        mapping.is_file
+        and not keep_zeros
+        and mapping.end - mapping.start <= _UNTOUCHED_LIMIT
+        and not (mapping.name.startswith("/dev/") and not mapping.name.startswith("/dev/shm/"))
     )
-    for start, length in spans:
-        for at in range(start, start + length, CHUNK):
-            data = tracee.read_some(at, min(CHUNK, start + length - at))
-            parts = iter([(at, data)]) if has_source else _nonzero(at, data)
-            runs.extend(PageRun(a, len(part), add_data(part)) for a, part in parts if part)
+    if whole:
+        return store(tracee, mapping.start, mapping.end - mapping.start, keep_zeros)
+    if mapping.is_file and not keep_zeros:
+        mapping = mapping._replace(shared=True)
+    runs: list[PageRun] = []
+    for start, length in populated_runs(tracee.pid, mapping):
+        runs += store(tracee, start, length, keep_zeros)
     return runs
 
 
+def store_by(add_data: Callable[[bytes], int]) -> StoreMemory:
+    """The plain way of storing memory: read and given to `add_data`, CHUNK bytes at a time."""
+
+    def store(tracee: Tracee, start: int, length: int, keep_zeros: bool) -> list[PageRun]:
+        runs: list[PageRun] = []
+        for at in range(start, start + length, CHUNK):
+            data = tracee.read_some(at, min(CHUNK, start + length - at))
+            parts = iter([(at, data)]) if keep_zeros else nonzero_parts(at, data)
+            runs.extend(PageRun(a, len(part), add_data(part)) for a, part in parts if part)
+        return runs
+
+    return store
+
+
 def capture(
-    tracee: Tracee, event: int, files: FileRecorder, add_data: Callable[[bytes], int]
+    tracee: Tracee,
+    event: int,
+    files: FileRecorder,
+    add_data: Callable[[bytes], int],
+    store: StoreMemory | None = None,
 ) -> Image:
     """The image of a stopped tracee, between two instructions (not inside a system call).
 
     `event` is the number of the last event before it; pages go to `add_data`, which returns where
-    they are. Raises OSError when the process is gone.
+    they are, or else to `store`. Raises OSError when the process is gone.
     """
+    store = store or store_by(add_data)
     mappings = []
     exe = os.readlink(f"/proc/{tracee.pid}/exe")
     exe_file = -1
@@ -165,7 +140,7 @@ def capture(
                 offset=mapping.offset,
                 file=file,
                 name=mapping.name,
-                runs=tuple(_capture_runs(tracee, mapping, file is not None, add_data)),
+                runs=tuple(_capture_runs(tracee, mapping, file is not None, store)),
             )
         )
     stack_limit = resource.prlimit(tracee.pid, resource.RLIMIT_STACK)[0]
@@ -194,7 +169,7 @@ def _memory_layout(pid: int, mappings: list[Mapping]) -> tuple[int, ...]:
         return int(fields[number - 3])
 
     start_brk = field(47)
-    brk = next((m.end for m in mappings if m.name == "[heap]"), start_brk)
+    brk = max((m.end for m in mappings if m.name == "[heap]"), default=start_brk)
     return (
         field(26), field(27), field(45), field(46), start_brk, brk, field(28),
         field(48), field(49), field(50), field(51),
@@ -209,6 +184,12 @@ class ImageSource(Protocol):
 
     def file_path(self, file_id: int) -> str:
         """A path, for the tracee to open, of a file with the recorded content."""
+
+    def is_stored(self, file_id: int) -> bool:
+        """Whether there can be a copy of a file."""
+
+    def copy_path(self, file_id: int, in_step: bool = False) -> str:
+        """The path of a copy of a file, that recorded changes of it go to."""
 
     def data(self, block: int, length: int) -> bytes:
         """Stored bytes."""
@@ -275,8 +256,11 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     for mapping in image.mappings:
         length = mapping.end - mapping.start
         if mapping.file is not None:
-            path = source.file_path(mapping.file)
-            memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset)
+            path, shared = _file_of(image, mapping, source)
+            memory.map_file(mapping.start, length, mapping.prot, path, mapping.offset, shared)
+            if shared:
+                below = mapping.end
+                continue  # its pages are the file's
         elif mapping.start <= stack_start < mapping.end:
             # It grows by itself, up to the limit, as it did while recording. A little of that in
             # advance, since a debugger's writes do not make a stack grow; all of it where the
@@ -298,6 +282,19 @@ def restore(tracee: Tracee, image: Image, source: ImageSource) -> None:
     _set_memory_layout(tracee, image)
     tracee.set_xsave(image.xsave)
     tracee.set_registers(Registers.from_bytes(image.registers))
+
+
+def _file_of(image: Image, mapping: MappingImage, source: ImageSource) -> tuple[str, bool]:
+    """The path of what to map for a mapping of a file, and whether to map it shared.
+
+    A file of data, which may change, is a copy; one of code, which is not written to, is not.
+    """
+    file = mapping.file
+    assert file is not None
+    code = file == image.exe_file or any(m.file == file and m.prot & 4 for m in image.mappings)
+    if source.is_stored(file) and (mapping.shared or not code):
+        return source.copy_path(file, True), mapping.shared
+    return source.file_path(file), False
 
 
 def stack_floor(end: int, limit: int) -> int:
@@ -343,7 +340,7 @@ def _set_memory_layout(tracee: Tracee, image: Image) -> None:
 
 def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
     """(address, length), at most CHUNK bytes each, of writable memory that may not be zero."""
-    pagemap = _open_pagemap(pid)
+    pagemap = open_pagemap(pid)
     try:
         for mapping in read_maps(pid):
             if mapping.prot & 2 == 0 or mapping.is_kernel or mapping.start in _STUB_RANGE:
@@ -355,7 +352,7 @@ def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
             elif mapping.is_file and not mapping.name.startswith("/dev/zero"):
                 spans = iter([(mapping.start, min(length, CHECKED_FILE))])
             else:
-                spans = _populated(pagemap, mapping._replace(inode=0))
+                spans = populated(pagemap, mapping._replace(inode=0))
             for start, size in spans:
                 for at in range(start, start + size, CHUNK):
                     yield at, min(CHUNK, start + size - at)

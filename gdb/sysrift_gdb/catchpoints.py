@@ -13,7 +13,7 @@ from sysrift_gdb import console
 
 SYSCALL_CONDITION = "$_sysrift_event() == 1"
 SIGNAL_CONDITION = "$_sysrift_signal() == 1"
-FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")
 
 _ROW = re.compile(r"^(\d+)\s+(\S.*?)\s+(keep|del|dis|dstp)\s+([yn])\s*(.*)$")
 _HARDWARE = ("hw watchpoint", "read watchpoint", "acc watchpoint", "hw breakpoint")

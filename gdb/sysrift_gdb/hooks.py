@@ -33,3 +33,11 @@ def after_starti() -> None:
 
     if session.replay_after_starti():
         show_position()
+
+
+def before_stepping_by_line() -> None:
+    """GDB is about to step through a line by its range of addresses (`line_steps`)."""
+    from sysrift_gdb import session
+
+    if session.current is not None:
+        session.current.steps_by_line = True

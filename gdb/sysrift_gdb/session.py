@@ -31,6 +31,13 @@ from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
+from sysrift_gdb.line_steps import (
+    Line,
+    is_handler_entry,
+    is_handler_return,
+    line_at,
+    returned_to,
+)
 from sysrift_gdb.signals import SignalTable
 
 _CHUNK = 2000
@@ -39,6 +46,9 @@ _CHUNK = 2000
 _NR_GETPID = 39
 _EXECUTES = (59, 322)
 """execve and execveat."""
+
+_TRAP_AGAIN = signal.SIGILL
+"""What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
 
 
 class Replay:
@@ -63,6 +73,7 @@ class Replay:
         self._ended_by = 0
         self.diverged = False
         self.said_end = False
+        self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
@@ -205,7 +216,9 @@ class Replay:
         return False
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
-        halt = self.engine.advance(wanted=lambda event: _shows(user, event))
+        return self._halted(self.engine.advance(wanted=lambda event: _shows(user, event)))
+
+    def _halted(self, halt: Halt) -> bool:
         if halt.reason is Reason.EXEC:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
@@ -217,6 +230,28 @@ class Replay:
             sig = self._fatal(self.engine.sent_fatal_signal)
         self._hand_back(sig)
         return False
+
+    def _back_in_line(self, line: Line) -> bool:
+        """A stop while GDB steps through a line: be in it when GDB goes on (see `line_steps`).
+
+        Returns whether the user should see the stop, since the program is elsewhere.
+        """
+        if line.has(self.tracee.registers().rip):
+            return False
+        user = self.catchpoints.user_breakpoints()
+        if not is_handler_entry(self.trace.event(self.engine.next - 1)):
+            return True
+        while True:
+            halt = self.engine.advance(wanted=lambda e: is_handler_return(e) or _shows(user, e))
+            event = self._next_event()
+            if halt.reason is not Reason.WANTED or event is None or not is_handler_return(event):
+                self._halted(halt)
+                return True
+            back = returned_to(self.engine, line)
+            if back is not None:
+                due = self.engine.fatal_signal_due
+                self._hand_back(self._fatal(due) if due else 0)
+                return not back
 
     def _back_onto_breakpoint(self) -> None:
         registers = self.tracee.registers()
@@ -295,8 +330,24 @@ class Replay:
         self._entered = False
         siginfo = self.tracee.siginfo()
         sig = int.from_bytes(siginfo[:4], "little")
+        code = int.from_bytes(siginfo[8:12], "little", signed=True)
+        if sig == signal.SIGTRAP:
+            # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
+            # counter that changes at a SIGTRAP, so the program's own come again as another signal.
+            if not self.engine.is_trap_of_program(code):
+                return False
+            if self.engine.at_end:
+                return self._at_end()
+            pt.tgkill(self.tracee.pid, _TRAP_AGAIN)
+            return False
+        if sig == _TRAP_AGAIN and code <= 0:
+            self.engine.step_behind_trap()
+            sig = signal.SIGTRAP
+        if sig == signal.SIGSYS and code <= 0:
+            return self._at_end()  # sent to the stub: what the recording ends by
+        registers = self.tracee.registers()
+        line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
         if sig == signal.SIGSYS:
-            registers = self.tracee.registers()
             registers.orig_rax = registers.rax
             if self.user_call:
                 self._refuse(registers)
@@ -306,8 +357,14 @@ class Replay:
             # GDB was single-stepping, and takes the signal for the end of the step; the SIGTRAP of
             # the step itself is still to come: take it, or the next step would end at once.
             self.tracee.remote_syscall(_NR_GETPID)
-            return self._after_call(goes_on, image)
-        if not self.engine.fault(sig):
+            return self._after_call(goes_on, image) or (
+                line is not None and self._back_in_line(line)
+            )
+        if self.engine.fault(sig):
+            if line is not None and self._back_in_line(line):
+                console.forget_caches()
+                return True
+        else:
             if self.engine.next > self.trace.event_count:
                 return self._at_end()
             self.signals.report(signal.Signals(sig).name, True)
@@ -333,6 +390,7 @@ class Replay:
 
     def on_stop(self) -> None:
         """GDB stopped for the user, whatever for (before the user can look)."""
+        self.steps_by_line = False
         if not self._alive():
             return
         self.catchpoints.ensure()

@@ -33,7 +33,8 @@ class SignalTable:
         self._before = _table()
         gdb.execute("handle all nopass", to_string=True)
         for name in ("SIGSYS", *FAULTS):
-            self.report(name, False)
+            if name not in _DEBUGGERS_OWN:
+                self.report(name, False)
 
     def report(self, name: str, stop: bool) -> None:
         """Whether GDB stops at, and prints, a signal the next time it looks."""

@@ -69,8 +69,10 @@ def _rows(trace: Trace, facts: Summary, counts: Counts, used: Storage) -> list[t
     from sysrift.views.summary import duration_text, size_text
 
     when = facts.started.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if facts.started else ""
+    in_code = f" of which {counts.signals_in_code} in code" if counts.signals_in_code else ""
     what = (
-        f"{facts.all_events} (system calls {counts.system_calls}, signals {counts.signals}, "
+        f"{facts.all_events} (system calls {counts.system_calls}, "
+        f"signals {counts.signals}{in_code}, "
         f"time stamp reads {counts.time_stamps})"
     )
     guessed = f"{counts.guessed} (what they wrote was found by comparing memory)"
@@ -132,6 +134,7 @@ def _json(trace: Trace, facts: Summary, counts: Counts, used: Storage) -> dict[s
             "total": facts.all_events,
             "system_calls": counts.system_calls,
             "signals": counts.signals,
+            "signals_in_code": counts.signals_in_code,
             "time_stamps": counts.time_stamps,
             "failed": counts.failed,
             "guessed": counts.guessed,

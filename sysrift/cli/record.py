@@ -10,7 +10,7 @@ DEFAULT_CHECKSUM_EVERY = 1000
 
 
 class RecordCommand:
-    """Record a program at the system call boundary, until it ends.
+    """Record a program at the system call boundary, until it ends, or a running process (-p).
 
     The program keeps its stdin, stdout, stderr, terminal, directory and environment. The exit
     status is the program's own: 128+N when signal N ended it, 126 or 127 when it cannot be
@@ -22,6 +22,7 @@ class RecordCommand:
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""
+        self._parser = parser
         parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the trace to write")
         parser.add_argument(
             "-q", "--quiet", action="store_true", help="print no summary line at the end"
@@ -60,13 +61,42 @@ class RecordCommand:
             help="end the recording when the program itself ends, though processes that it started "
             "go on (they are let go)",
         )
-        parser.add_argument("program", metavar="PROGRAM", help="the program to run")
+        parser.add_argument(
+            "-p",
+            "--pid",
+            type=_pid,
+            metavar="PID",
+            help="record a process that runs already, from where it is, until it ends, or Ctrl-C, "
+            "which lets it go on unrecorded",
+        )
+        parser.add_argument(
+            "--for",
+            dest="seconds",
+            type=_seconds,
+            metavar="SECONDS",
+            default=0.0,
+            help="with -p: let the process go after so many seconds",
+        )
+        parser.add_argument(
+            "--events",
+            type=_positive,
+            metavar="N",
+            default=0,
+            help="with -p: let the process go after N events",
+        )
+        parser.add_argument("program", metavar="PROGRAM", nargs="?", help="the program to run")
         parser.add_argument(
             "arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments"
         )
 
     def run(self, args: argparse.Namespace) -> int:
         """Record; returns the program's exit status."""
+        if args.pid is not None:
+            return self._attach(args)
+        if args.program is None:
+            self._parser.error("the following arguments are required: PROGRAM (or -p PID)")
+        if args.seconds or args.events:
+            self._parser.error("--for and --events are for a running process (-p PID)")
         from sysrift.record.session import RecordOptions, record
 
         return record(
@@ -81,6 +111,43 @@ class RecordCommand:
                 wait=not args.no_wait,
             )
         )
+
+    def _attach(self, args: argparse.Namespace) -> int:
+        from sysrift.record.attach_session import AttachOptions, attach
+
+        if args.program is not None:
+            self._parser.error("either a PROGRAM to run, or -p PID, not both")
+        return attach(
+            AttachOptions(
+                pid=args.pid,
+                output=args.output,
+                quiet=args.quiet,
+                checksum_every=args.checksum,
+                store_all_files=args.store_all,
+                pin=not args.no_pin,
+                follow=args.follow == "all",
+                wait=not args.no_wait,
+                seconds=args.seconds,
+                events=args.events,
+            )
+        )
+
+
+def _pid(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < number < 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def _positive(text: str) -> int:

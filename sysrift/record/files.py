@@ -80,7 +80,7 @@ class FileTable:
                 if os.fstat(descriptor).st_ino == mapping.inode:
                     return self._reference(
                         descriptor, mapping.name, mapping.offset, mapping.end - mapping.start,
-                        keep=way is not by_name,
+                        keep=mapping.shared or way is not by_name,
                     )  # fmt: skip
             finally:
                 os.close(descriptor)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 15
 _CHUNK = 256  # bytes of code read at a time
-_AROUND = 768  # bytes of code before and after an address that belong to its function, mostly
+_AROUND = 1024  # bytes of code before and after an address that belong to its function, mostly
 
 Registers = tuple[int, ...]
 """The registers as `struct user_regs_struct` orders them."""
@@ -32,7 +32,24 @@ class Run(NamedTuple):
 
     code: bytes
     pieces: tuple[Piece, ...]
-    enters_itself: bool  # one of them jumps to a later one of them
+    entered: bool  # something jumps to another one of them than the first
+
+    def is_entered(self, address: int, entries: set[int]) -> bool:
+        """Whether that is known, or one of `entries` is such a place; it begins at `address`."""
+        if self.entered:
+            return True
+        for piece in self.pieces[:-1]:
+            address += piece.length
+            if address in entries:
+                return True
+        return False
+
+
+class _Around(NamedTuple):
+    """What a stretch of code refers to."""
+
+    variables: tuple[int, ...]
+    targets: frozenset[int]  # of its jumps and calls
 
 
 class Decoder:
@@ -48,6 +65,7 @@ class Decoder:
         self._instructions: dict[int, Instruction | None] = {}
         self._writes: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
         self._runs: dict[int, Run | None] = {}
+        self._around: dict[int, _Around] = {}
         register = iced_x86.Register
         self._numbers = {
             getattr(register, name.upper()): index
@@ -93,6 +111,11 @@ class Decoder:
             valid = instruction is not None and not instruction.is_invalid
             self._instructions[address] = instruction if valid else None
         return self._instructions[address]
+
+    def next_to(self, address: int) -> int:
+        """The address behind the instruction at `address`."""
+        instruction = self.at(address)
+        return 0 if instruction is None else instruction.next_ip
 
     def makes_event(self, address: int) -> bool:
         """Whether a system call, or rdtsc (which is trapped), is made at `address`."""
@@ -152,18 +175,27 @@ class Decoder:
             ))  # fmt: skip
         return found
 
-    def globals_near(self, address: int) -> list[int]:
-        """Addresses of the variables that the code around `address` names (rip-relative).
+    def globals_near(self, address: int) -> tuple[int, ...]:
+        """Addresses of the variables that the code around `address` names (rip-relative)."""
+        return self._surroundings(address).variables
 
-        Decoding begins at no known instruction, so a few of them may be none.
+    def _surroundings(self, address: int) -> _Around:
+        """What the code around `address` refers to, roughly its function.
+
+        Decoding begins at no known instruction, so a few of the findings may be none.
         """
-        start = address - _AROUND
-        decoder = self._iced.Decoder(64, self.read(start, 2 * _AROUND), ip=start)
-        return [
-            instruction.ip_rel_memory_address
-            for instruction in decoder
-            if instruction.is_ip_rel_memory_operand
-        ]
+        block = address // _AROUND
+        if block not in self._around:
+            start = (block - 1) * _AROUND
+            decoder = self._iced.Decoder(64, self.read(start, 3 * _AROUND), ip=start)
+            variables, targets = [], set()
+            for instruction in decoder:
+                if instruction.is_ip_rel_memory_operand:
+                    variables.append(instruction.ip_rel_memory_address)
+                else:
+                    targets.add(instruction.near_branch_target)
+            self._around[block] = _Around(tuple(variables), frozenset(targets))
+        return self._around[block]
 
     # -- what can be displaced ------------------------------------------------------------------
 
@@ -176,7 +208,7 @@ class Decoder:
     def _run_at(self, address: int) -> Run | None:
         pieces: list[Piece] = []
         length = 0
-        targets = []
+        entered = left = False
         while length < JUMP_LENGTH:
             instruction = self.at(address + length)
             if instruction is None or (pieces and self.repeats(address + length)):
@@ -184,21 +216,19 @@ class Decoder:
             piece = self._piece(instruction)
             if piece is None:
                 return None
-            if piece.form == Form.BRANCH:
-                targets.append(instruction.near_branch_target)
+            if pieces and length < JUMP_LENGTH:
+                # Behind a return or jump begins something else.
+                targets = self._surroundings(address).targets
+                entered |= left or address + length in targets
+            left = instruction.flow_control in self._leaving
             pieces.append(piece)
             length += piece.length
         if self.repeats(address):
             return None
-        starts = set()
-        at = address
-        for piece in pieces[:-1]:
-            at += piece.length
-            starts.add(at)
         code = self.read(address, length)
         if len(code) != length:
             return None
-        return Run(code, tuple(pieces), not starts.isdisjoint(targets))
+        return Run(code, tuple(pieces), entered)
 
     def _piece(self, instruction: Instruction) -> Piece | None:
         if (

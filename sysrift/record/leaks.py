@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import struct
 
+from sysrift.record.rseq import Rseq, register, unregister
 from sysrift.record.vdso import vdso_functions
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
@@ -34,6 +35,7 @@ class ClosedLeaks:
     def __init__(self) -> None:
         self.vdso: list[tuple[int, bytes]] = []
         self.tsc = False
+        self.rseq: Rseq | None = None
 
     def close(self, tracee: Tracee, able: bool = True) -> list[str]:
         """Close the leaks of a tracee that stands at a syscall-exit-stop; returns remarks.
@@ -45,6 +47,7 @@ class ClosedLeaks:
         self.vdso = patch_vdso(tracee)
         if not self.vdso:
             remarks.append("no vDSO to close: time read without system calls is not recorded")
+        self.rseq = None
         if tracee.remote_site and able:
             self.tsc = False
             try:
@@ -52,6 +55,10 @@ class ClosedLeaks:
                 self.tsc = True
             except RemoteSyscallError:
                 remarks.append("rdtsc cannot be trapped here: programs using it may diverge")
+            try:
+                self.rseq = unregister(tracee)
+            except RemoteSyscallError:
+                remarks.append("rseq stays registered: the CPU's number may differ in a replay")
         return remarks
 
     def reopen(self, tracee: Tracee, shared_memory: bool = False, able: bool = True) -> None:
@@ -66,12 +73,14 @@ class ClosedLeaks:
             except RemoteSyscallError:
                 pass
         if not shared_memory:
+            if self.rseq is not None and tracee.remote_site and able:
+                register(tracee, self.rseq)
             for address, original in self.vdso:
                 with contextlib.suppress(BadAddress):  # the program may have unmapped it
                     tracee.write(address, original)
 
 
-def _vdso(pid: int) -> Mapping | None:
+def vdso_mapping(pid: int) -> Mapping | None:
     return next((m for m in read_maps(pid) if m.name == "[vdso]"), None)
 
 
@@ -80,7 +89,7 @@ def patch_vdso(tracee: Tracee) -> list[tuple[int, bytes]]:
 
     Sets `tracee.remote_site` to a `syscall` instruction that is there now.
     """
-    mapping = _vdso(tracee.pid)
+    mapping = vdso_mapping(tracee.pid)
     if mapping is None:
         return []
     image = tracee.read(mapping.start, mapping.end - mapping.start)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sysrift.image import PAGE, checksum_spans
+from sysrift.image import checksum_spans
 from sysrift.record.guess import changed_runs
 from sysrift.trace.model import ABSOLUTE, SegmentKind
 from sysrift.trace.writer import OutSegment
 from sysrift.tracee import Tracee, read_maps
+from sysrift.tracee.pagemap import PAGE
 
 KEPT = 32 << 20
 """Bytes of writable memory that are kept to compare with; of more only a sum of each page is."""

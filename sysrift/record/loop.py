@@ -15,8 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sysrift.record import launch
 from sysrift.record.files import FileTable
 from sysrift.record.recorder import Recorder, RecordingStops
+from sysrift.record.turns import PATIENCE, Turns
 from sysrift.trace.model import End
 from sysrift.trace.writer import TraceWriteError, TraceWriter
 from sysrift.tracee import TraceeGone
@@ -27,6 +29,12 @@ _IDLE_FLUSH = 0.5
 
 _HINT_AFTER = 2.0
 """Seconds that processes may go on after the program itself before the user is told."""
+
+_MISSED = 0.1
+"""Seconds after which a timer that was not noticed comes again."""
+
+_INTERRUPT_AGAIN = 0.05
+"""Seconds after which processes that could not be let go are stopped again."""
 
 _BUSY_RETRY = 0.005
 """Seconds after which a timer that came at a bad moment comes again."""
@@ -45,6 +53,8 @@ class Options:
 
 class Recording:
     """Records a tree of processes, whose first stands at its PTRACE_EVENT_EXEC stop."""
+
+    ptrace_options = launch.OPTIONS
 
     def __init__(
         self,
@@ -68,13 +78,18 @@ class Recording:
         self._failure: OSError | None = None
         self._armed_until = 0.0
         self._hint_at = 0.0
+        self._flush_at = 0.0
         self._requested = ""
         self._first = pid
         self._first_status: int | None = None
         self._first_end = End("stopped", message="the recording ended before the program did")
-        cpu = -1 if options.cpu is None else options.cpu
-        first = Recorder(self, pid, writer.add_process(pid, "exec", cpu=cpu), options.affinity)
-        self.processes: dict[int, Recorder] = {pid: first}
+        self.processes: dict[int, Recorder] = {pid: self._make_first(pid)}
+        self.turns = Turns(self.processes.values)
+
+    def _make_first(self, pid: int) -> Recorder:
+        cpu = -1 if self.options.cpu is None else self.options.cpu
+        process = self.writer.add_process(pid, "exec", cpu=cpu)
+        return Recorder(self, pid, process, self.options.affinity)
 
     # -- what the recorders use -----------------------------------------------------------------
 
@@ -95,11 +110,13 @@ class Recording:
         until = time.monotonic() + seconds
         if not self._armed_until or until < self._armed_until:
             self._armed_until = until
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            # Again, should it come right before waitpid(2), which would sleep over it.
+            signal.setitimer(signal.ITIMER_REAL, seconds, _MISSED)
 
     def arm_flush(self) -> None:
         """See that events are in the file before long."""
-        if not self._armed_until:
+        if not self._flush_at:
+            self._flush_at = time.monotonic() + _IDLE_FLUSH
             self.arm(_IDLE_FLUSH)
 
     def born(self, parent: Recorder, how: str) -> None:
@@ -126,7 +143,8 @@ class Recording:
         child = Recorder(self, pid, process, parent.affinity, parent)
         child.cpu = cpu
         self.processes[pid] = child
-        self._guarded(child, child.begin_born)
+        self.turns.changed()
+        self._with_turn(child, child.begin_born)
 
     def place(self, pid: int, parent: Recorder | None = None) -> int:
         """Bind a process to a CPU; returns which, -1 for none.
@@ -168,7 +186,7 @@ class Recording:
         previous = signal.signal(signal.SIGALRM, self._on_timer)
         try:
             first = self.processes[self._first]
-            self._guarded(first, first.begin_executed)
+            self._guarded(first, first.begin)
             while self._goes_on():
                 self._next_stop()
         finally:
@@ -207,6 +225,7 @@ class Recording:
             stops.append((pid, status))
         while stops:
             self._dispatch(*stops.popleft())
+            self._give_turns()
         if self._failure is not None:
             self._stop_all(self._failure)
 
@@ -223,10 +242,27 @@ class Recording:
         if not os.WIFSTOPPED(status):
             self._ended(recorder, status)
             return
-        if self._requested:
-            self._let_go(recorder, self._requested)
-            return
-        self._guarded(recorder, lambda: recorder.on_stop(status))
+        if recorder.returns_to_user(status):
+            self._with_turn(recorder, lambda: recorder.on_stop(status))
+        else:
+            self._guarded(recorder, lambda: recorder.on_stop(status))
+
+    def _with_turn(self, recorder: Recorder, action: Callable[[], None]) -> None:
+        """Do what lets a process run user code: now, or when it is its turn."""
+        if self.turns.begin(recorder, action):
+            self._guarded(recorder, action)
+        elif self.turns.contended:
+            self.arm(PATIENCE)
+
+    def _give_turns(self) -> None:
+        """Let those go on that have waited for it."""
+        while True:
+            turn = self.turns.next()
+            if turn is None:
+                return
+            self._guarded(*turn)
+            if self.turns.contended:
+                self.arm(PATIENCE)
 
     def _stray_stop(self, pid: int, status: int) -> None:
         """A stop of a process that is not recorded: not yet, or not any more."""
@@ -265,11 +301,21 @@ class Recording:
         """Let every process go as soon as it can be, and end the recording. Any time."""
         if not self._requested:
             self._requested = reason
-            for pid in list(self.processes):
-                try:
-                    pt.ptrace(pt.PTRACE_INTERRUPT, pid)
-                except OSError:
-                    pass
+            self._interrupt_all()
+
+    def _interrupt_all(self) -> None:
+        """Have every process stop, soon and again, for it to be let go."""
+        for pid in list(self.processes):
+            try:
+                pt.ptrace(pt.PTRACE_INTERRUPT, pid)
+            except OSError:
+                pass
+        self.arm(_INTERRUPT_AGAIN)
+
+    @property
+    def leaving(self) -> str:
+        """Why processes are to be let go where they stop next; empty when they are not."""
+        return self._requested
 
     @property
     def first_has_ended(self) -> bool:
@@ -298,6 +344,7 @@ class Recording:
 
     def _forget(self, recorder: Recorder, end: End) -> None:
         del self.processes[recorder.tracee.pid]
+        self.turns.forget(recorder)
         recorder.tracee.close()
         end = replace(end, duration_us=self.now_us())
         if recorder.tracee.pid == self._first:
@@ -395,10 +442,23 @@ class Recording:
     def _on_timer(self, *_: object) -> None:
         """SIGALRM. Only acts while waiting for the program, so nothing else is half done."""
         self._armed_until = 0.0
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if not self._waiting:
             self.arm(_BUSY_RETRY)
             return
+        self._waiting = False  # another SIGALRM may come in the midst of this one
+        try:
+            self._when_waiting()
+        finally:
+            self._waiting = True
+
+    def _when_waiting(self) -> None:
         now = time.monotonic()
+        slow = self.turns.overdue(now)
+        if slow is not None:
+            slow.end_turn()
+        if self.turns.contended:
+            self.arm(PATIENCE)
         if self._hint_at > now:
             self.arm(self._hint_at - now)
         elif self._hint_at:
@@ -407,10 +467,16 @@ class Recording:
                 f"the program has ended, {len(self.processes)} processes that it started go on and "
                 "are recorded: Ctrl-C ends the recording and lets them go"
             )
+        if self._requested:
+            self._interrupt_all()
         for recorder in self.processes.values():
             wait = recorder.interrupt_when_due(now)
             if wait:
                 self.arm(wait)
+        if self._flush_at > now:
+            self.arm(self._flush_at - now)
+            return
+        self._flush_at = 0.0
         try:
             if self.writer.pending:
                 self.writer.flush()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sysrift.extents import data_extents, read_extents
 from sysrift.record.call import Call
-from sysrift.record.files import Identity, Opened
+from sysrift.record.files import FileTable, Identity, Opened
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.model import ABSOLUTE, EventFlag, SegmentKind
 from sysrift.tracee import Mapping, Tracee, read_maps
@@ -79,6 +79,26 @@ class MappedFiles:
         mapping = _mapping_at(tracee.pid, address)
         if mapping is not None:
             self._files[opened.identity] = _Tracked(opened.file, mapping.device, mapping.inode)
+        self.layout_changed()
+
+    def adopt(self, files: FileTable, tracee: Tracee) -> None:
+        """Take over what a process that is attached to has mapped: files of data, not of code.
+
+        They get the ids that its image, taken just now, has for them (`FileTable.mapped`).
+        """
+        maps = [mapping for mapping in read_maps(tracee.pid) if mapping.is_file]
+        code = {(m.device, m.inode) for m in maps if m.prot & 4 and not m.shared}
+        for mapping in maps:
+            try:
+                status = os.stat(f"/proc/{tracee.pid}/root{mapping.name}")
+            except (OSError, ValueError):
+                continue
+            if status.st_ino != mapping.inode or (mapping.device, mapping.inode) in code:
+                continue
+            file = files.mapped(mapping, tracee.pid)
+            if file is not None and (mapping.shared or not files.is_system(file)):
+                identity = (status.st_dev, status.st_ino)
+                self._files[identity] = _Tracked(file, mapping.device, mapping.inode)
         self.layout_changed()
 
     def _spans(self, tracked: _Tracked, tracee: Tracee) -> list[Span]:

@@ -23,8 +23,9 @@ from sysrift.tracee import BadAddress, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NAMES
 
-BUDGET = 0.0025
-"""Seconds that the single-stepping may take; signals come 20 ms apart at least."""
+BUDGET = 0.0015
+"""Seconds of the recorder's own time that the single-stepping should take, about half of what it
+costs; it may take three times as long when no good point comes up. Signals come 20 ms apart."""
 
 _ENOUGH_PASSES = 3
 _WRITTEN_WORDS = 256
@@ -32,27 +33,15 @@ _CHANGED_WORDS = 512
 _NAMED_WORDS = 128
 _CALLERS = 8
 _MORE_PAGES = 64
+_MOST_WRITTEN = 512  # bytes by one instruction: more is no variable
 _USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _RIP, _RSP = NAMES.index("rip"), NAMES.index("rsp")
 _CANDIDATES = tuple(
     NAMES.index(name)
-    for name in [
-        "rax",
-        "rbx",
-        "rcx",
-        "rdx",
-        "rsi",
-        "rdi",
-        "rbp",
-        "r8",
-        "r9",
-        "r10",
-        "r11",
-        "r12",
-        "r13",
-        "r14",
-        "r15",
-    ]
+    for name in (
+        *["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp"],
+        *(f"r{n}" for n in range(8, 16)),
+    )
 )
 _DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
@@ -69,56 +58,103 @@ class Outcome(NamedTuple):
 
 
 class PointSearch:
-    """One search, begun at the first interruption.
-
-    `arrived` are (signal, siginfo) that came while single-stepping; they are not delivered yet.
-    """
+    """Chooses points in one program; between two of them it remembers the code that it decoded."""
 
     def __init__(self, tracee: Tracee) -> None:
-        self.arrived: list[tuple[int, bytes]] = []
         self._tracee = tracee
-        self._memory = WatchedMemory(tracee, tracee.registers().rsp)
+        self._memory: WatchedMemory | None = None
+        self._decoder: Decoder | None = None
         self._steps: list[Registers] = []
+        self._values: dict[int, set[bytes]] = {}
+        self._arrived: list[tuple[int, bytes]] = []
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether the program was interrupted once, and made no event since."""
+        return self._memory is not None
+
+    def look(self) -> None:
+        """At the first interruption."""
+        self._memory = WatchedMemory(self._tracee, self._tracee.registers().rsp)
+
+    def forget(self) -> None:
+        """The program made an event: the next interruption is a first one again."""
+        self._memory = None
+
+    def take_arrived(self) -> list[tuple[int, bytes]]:
+        """(signal, siginfo) of what came while choosing and was not delivered."""
+        arrived, self._arrived = self._arrived, []
+        return arrived
 
     def choose(self) -> Outcome:
         """At the second interruption: step on to a good point. Raises TraceeGone."""
-        self._decoder = Decoder(self._tracee)
-        until = time.monotonic() + BUDGET
+        memory, self._memory = self._memory, None
+        assert memory is not None
+        if self._decoder is None:
+            self._decoder = Decoder(self._tracee)
+        self._steps, self._values = [], {}
+        try:
+            outcome = self._choose(self._decoder, memory)
+        finally:
+            self._steps = []
+        return outcome
+
+    def _choose(self, decoder: Decoder, memory: WatchedMemory) -> Outcome:
+        until = time.thread_time() + BUDGET
         visits: Counter[int] = Counter()
         runs: dict[int, Run] = {}
+        entries: set[int] = set()  # where the program came to by a jump, call or return
         aim: int | None = None
         while True:
             now = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
             rip = now[_RIP]
-            if self._decoder.makes_event(rip):
+            self._note_written(decoder, memory)
+            if decoder.makes_event(rip):
                 return Outcome()
             self._steps.append(now)
-            out_of_time = time.monotonic() > until
-            if self._decoder.repeats(rip):
-                if out_of_time or not self._set_breakpoint_behind(rip):
-                    return Outcome(self._describe(None))
+            if self._steps[:-1] and rip != decoder.next_to(self._steps[-2][_RIP]):
+                entries.add(rip)
+            late = (time.thread_time() - until) / BUDGET  # above 0: take what is good; above 2: all
+            if decoder.repeats(rip):
+                if late > 0 or not self._set_breakpoint_behind(rip, decoder):
+                    return Outcome(self._describe(None, decoder, memory))
                 try:
                     status = self._step(pt.PTRACE_CONT)
                 finally:
                     pt.ptrace(pt.PTRACE_POKEUSER, self._tracee.pid, _DEBUG_CONTROL, 0)
             else:
                 visits[rip] += 1
-                run = self._decoder.run_at(rip)
+                run = decoder.run_at(rip)
                 if run is not None:
                     runs[rip] = run
-                    if rip == aim or out_of_time:
-                        return Outcome(self._describe(run))
+                    good = not run.is_entered(rip, entries)
+                    if (good and (rip == aim or late > 0)) or late > 2:
+                        return Outcome(self._describe(run, decoder, memory))
                 if visits[rip] >= _ENOUGH_PASSES and aim is None:
-                    aim = _best(runs, visits)
-                    if aim is None:
-                        return Outcome(self._describe(None))
-                    if aim == rip:
-                        return Outcome(self._describe(runs[rip]))
-                if out_of_time and time.monotonic() > until + BUDGET:
-                    return Outcome(self._describe(None))
+                    aim = _best(runs, visits, entries)
+                    if aim == rip or not runs:
+                        return Outcome(self._describe(run, decoder, memory))
+                if late > 3:
+                    return Outcome(self._describe(None, decoder, memory))
                 status = self._step(pt.PTRACE_SINGLESTEP)
             if status is not None:
                 return Outcome(status=status)
+
+    def _note_written(self, decoder: Decoder, memory: WatchedMemory) -> None:
+        """What the last step wrote to the program's own data: which values were there, by word."""
+        if not self._steps:
+            return
+        last = self._steps[-1]
+        for start, length in decoder.written(last[_RIP], last):
+            if length > _MOST_WRITTEN or not memory.is_own_data(start):
+                continue
+            first = start & ~7
+            try:
+                data = self._tracee.read(first, (start + length - first + 7) & ~7)
+            except BadAddress:
+                continue
+            for at in range(0, len(data), 8):
+                self._values.setdefault(first + at, set()).add(data[at : at + 8])
 
     # -- moving ---------------------------------------------------------------------------------
 
@@ -141,12 +177,12 @@ class PointSearch:
                 return None
             if code > 0 and sig in _FAULTS:
                 return status
-            self.arrived.append((sig, siginfo))
+            self._arrived.append((sig, siginfo))
 
-    def _set_breakpoint_behind(self, address: int) -> bool:
+    def _set_breakpoint_behind(self, address: int, decoder: Decoder) -> bool:
         """A debug register stops the program behind the instruction at `address`: a step executes
         one iteration of a repeating one. False if there are no debug registers."""
-        instruction = self._decoder.at(address)
+        instruction = decoder.at(address)
         assert instruction is not None
         try:
             pid = self._tracee.pid
@@ -158,9 +194,13 @@ class PointSearch:
 
     # -- describing -----------------------------------------------------------------------------
 
-    def _describe(self, run: Run | None) -> Point:
+    def _describe(self, run: Run | None, decoder: Decoder, memory: WatchedMemory) -> Point:
         """Where the program stands now: what tells this pass from the others."""
         here = self._steps[-1]
+        if run is not None and self._tracee.read_some(here[_RIP], len(run.code)) != run.code:
+            # The code is not what was decoded some time ago: it was generated anew.
+            self._decoder = decoder = Decoder(self._tracee)
+            run = decoder.run_at(here[_RIP])
         passes = [step for step in self._steps if step[_RIP] == here[_RIP]]
         if len(passes) < 2:
             passes = self._steps
@@ -168,16 +208,18 @@ class PointSearch:
         telling = sorted(
             (index for index in _CANDIDATES if variety[index] > 1), key=lambda i: -variety[i]
         )
-        times = self._written_times()
-        words = self._words([address for address, _ in times.most_common(_WRITTEN_WORDS)])
-        changed, ranges = self._memory.compare(_CHANGED_WORDS)
+        written = sorted(self._values, key=lambda address: -len(self._values[address]))
+        words = self._words(written[:_WRITTEN_WORDS])
+        changed, ranges = memory.compare(_CHANGED_WORDS)
         known = {word.address for word in words}
         words += [word for word in changed if word.address not in known]
         known.update(word.address for word in changed)
-        named = self._named()
+        named = self._named(decoder, memory)
         words += self._words([address for address in named if address not in known])
-        ranges += self._memory.pages_of({*times, *named})[:_MORE_PAGES]
+        ranges += memory.pages_of({*written, *named})[:_MORE_PAGES]
         lead = Lead.REGISTER if telling else Lead.WORD if words else Lead.NOTHING
+        if telling and written and len(self._values[written[0]]) > variety[telling[0]]:
+            lead = Lead.WORD
         return Point(
             code=run.code if run else b"",
             pieces=run.pieces if run else (),
@@ -188,21 +230,12 @@ class PointSearch:
             xsave=self._tracee.xsave(),
         )
 
-    def _written_times(self) -> Counter[int]:
-        """How often the steps wrote each word of the program's own data."""
-        times: Counter[int] = Counter()
-        for step in self._steps[:-1]:
-            for start, length in self._decoder.written(step[_RIP], step):
-                for address in range(start & ~7, start + length, 8):
-                    times[address] += 1
-        return Counter({a: n for a, n in times.items() if self._memory.is_own_data(a)})
-
-    def _named(self) -> list[int]:
+    def _named(self, decoder: Decoder, memory: WatchedMemory) -> list[int]:
         """The words of global variables that this code and the code that called it names."""
         found: dict[int, None] = {}
-        for place in (self._steps[-1][_RIP], *self._memory.return_addresses(_CALLERS)):
-            for address in self._decoder.globals_near(place):
-                if self._memory.is_own_data(address):
+        for place in (self._steps[-1][_RIP], *memory.return_addresses(_CALLERS)):
+            for address in decoder.globals_near(place):
+                if memory.is_own_data(address):
                     found[address & ~7] = None
         return list(found)[:_NAMED_WORDS]
 
@@ -217,17 +250,15 @@ class PointSearch:
         return words
 
 
-def _best(runs: dict[int, Run], visits: Counter[int]) -> int | None:
+def _best(runs: dict[int, Run], visits: Counter[int], entries: set[int]) -> int | None:
     """The address to aim at: not passed too often, and displaced as one instruction if possible."""
-    if not runs:
-        return None
+    good = [address for address, run in runs.items() if not run.is_entered(address, entries)]
 
-    def cost(address: int) -> tuple[bool, bool, int, int]:
-        run = runs[address]
-        single = run.pieces[0].length >= JUMP_LENGTH
-        return (visits[address] < 2, run.enters_itself, visits[address], 0 if single else 1)
+    def cost(address: int) -> tuple[bool, int, int]:
+        single = runs[address].pieces[0].length >= JUMP_LENGTH
+        return (visits[address] < 2, visits[address], 0 if single else 1)
 
-    return min(runs, key=cost)
+    return min(good, key=cost) if good else None
 
 
 _FAULTS = frozenset(

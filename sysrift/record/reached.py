@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sysrift.record import guess
 from sysrift.record.call import Call, store_range
 from sysrift.record.mapped_files import WRITERS
-from sysrift.syscalls import NAMES, BadAddress, Range, ReplayClass
+from sysrift.syscalls import NAMES, BadAddress, Range
 from sysrift.trace.model import ABSOLUTE, SegmentKind
 from sysrift.tracee import Tracee, read_maps
 
@@ -40,10 +40,18 @@ _NR_PROCESS_VM_WRITEV = NAMES["process_vm_writev"]
 _NR_PROCESS_MADVISE = NAMES["process_madvise"]
 _DROPPING = (4, 24)  # MADV_DONTNEED, MADV_DONTNEED_LOCKED
 _IOV_MAX = 1024
+_MAP_FIXED = 0x10
+_NR_MMAP, _NR_BRK = NAMES["mmap"], NAMES["brk"]
+_TAKING = {
+    NAMES[name]
+    for name in ("mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "remap_file_pages",
+                 "shmat", "shmdt")
+}  # fmt: skip
+"""Calls after which memory may no longer be writable; what has been added is found anyway."""
 
 
 class WritableMemory:
-    """Where a program can write, remembered until a call changes that."""
+    """Where a program can write, remembered until a call takes some of it away."""
 
     def __init__(self) -> None:
         self._starts: list[int] | None = None
@@ -84,11 +92,13 @@ class Reached:
     def __init__(self) -> None:
         self.writable = WritableMemory()
         self._memory_opened = False
+        self._brk = 0
 
     def copy(self) -> Reached:
         """What a forked process has."""
         other = Reached()
         other._memory_opened = self._memory_opened
+        other._brk = self._brk
         return other
 
     def after(self, recorder: Recorder, call: Call, result: int) -> None:
@@ -121,8 +131,12 @@ class Reached:
                 self._in_vector(recorder, call, call.args[1:3], result)
         elif self._memory_opened and nr in WRITERS and result > 0:
             self._written_by_descriptor(recorder, call, result)
-        if call.row is not None and call.row.replay_class is ReplayClass.MAP:
+        if nr in _TAKING and (nr != _NR_MMAP or call.args[3] & _MAP_FIXED):
             self.writable.forget()
+        elif nr == _NR_BRK:
+            if result < self._brk:
+                self.writable.forget()
+            self._brk = result
 
     def _cut_short(self, recorder: Recorder, call: Call, failed: bool = False) -> None:
         """Keep what buffers hold that reach into memory which cannot be written to.

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
+from sysrift.record.detach import open_leaks
+from sysrift.record.lazy_binding import settle_lazy_binding
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.mapped_files import WRITERS, MappedFiles
 from sysrift.record.point import PointSearch
@@ -49,7 +51,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
-from sysrift.trace.points import pack
+from sysrift.trace.points import Point, pack
 from sysrift.trace.writer import OutSegment
 from sysrift.tracee import BadAddress, Entry, Mapping, Tracee
 from sysrift.tracee import ptrace as pt
@@ -110,9 +112,9 @@ class Recorder:
         self._exit_ip = self._exit_sp = 0
         self.at_boundary = False
         self._birth: Call | None = None
-        self.children_differ = False  # some memory is not handed on by fork (madvise(2))
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
+        self.children_differ = False  # some memory is not handed on by fork (madvise(2))
         if parent is None:
             self.tracee = Tracee(pid)
             self.leaks = ClosedLeaks()
@@ -127,6 +129,7 @@ class Recorder:
             self.reached = parent.reached.copy()
             self._birth = parent.call
             self.children_differ = parent.children_differ
+        self._search = PointSearch(self.tracee)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -153,7 +156,7 @@ class Recorder:
             if not pt.is_gone(error):
                 raise
 
-    def begin_executed(self) -> None:
+    def begin(self) -> None:
         """From the exec event to the execve's syscall-exit-stop; then the first image; run."""
         status = 0
         while status != SYSCALL_STOP:
@@ -181,6 +184,12 @@ class Recorder:
                 segments, flags = store_range(self.tracee, self.writer.add_data, call.args, item)
                 born.segments += segments
                 born.flags |= flags
+        if self.shared:
+            # What the parent has changed since it made this process, if it went on first.
+            born.segments += [
+                (SegmentKind.OUT, ABSOLUTE, address, data)
+                for address, data in self.shared.changes(self.tracee, 0, everything=True)
+            ]
         borrowed = call.lent is not None
         if self.children_differ and not borrowed:
             self._log_with_image(born, 0)
@@ -209,17 +218,47 @@ class Recorder:
         stop = self.tracee.syscall_stop()
         if isinstance(stop, Entry):
             self.at_boundary = False
+            self._turn_ends = False
             self._entry(*stop)
+            if self.call is not None:
+                self.recording.turns.in_call(self, self.call)
         elif stop is not None:
             self._exit(*stop)
         else:
             return  # killed, and stopped again for its exit: waitpid tells
         self._go_on()
 
+    def returns_to_user(self, status: int) -> bool:
+        """Whether the process will run user code after a stop, and did not before."""
+        if self._listens:
+            return status >> 16 == pt.PTRACE_EVENT_STOP and os.WSTOPSIG(status) == signal.SIGTRAP
+        return status == SYSCALL_STOP and self.call is not None
+
+    def end_turn(self) -> None:
+        """Others wait for their turn: a call that blocks ends it, a computation is interrupted."""
+        if self.call is not None:
+            self.recording.turns.leave(self)
+            return
+        self._turn_ends = True
+        try:
+            pt.ptrace(pt.PTRACE_INTERRUPT, self.tracee.pid)
+        except OSError:
+            pass
+
     def _go_on(self) -> None:
+        self._leave_if_asked()
         if self.held:
             self._watch_held()
         self._resume()
+
+    def _leave_if_asked(self) -> None:
+        """Raise RecordingStops when recording shall end and this is a place to let go at.
+
+        That is right after a call, or between two instructions: a signal is not lost there.
+        """
+        reason = self.recording.leaving
+        if reason and self.call is None and not self.held.on_their_way:
+            raise RecordingStops(reason)
 
     def _new_program(self, event: int) -> Image:
         """At the exit of an execve: close the leaks of the new program, take its image."""
@@ -227,11 +266,14 @@ class Recorder:
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
-        self.children_differ = False
+        self.recording.turns.changed()
         self.mapped_files.clear()
         self.dumpable = -1
         self.reached.writable.forget()
+        self.children_differ = False
+        self._search = PointSearch(tracee)
         self.cpu = self.recording.place(tracee.pid)
+        settle_lazy_binding(tracee)
         for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
         for sig, siginfo in tracee.held_signals:
@@ -258,7 +300,7 @@ class Recorder:
             self.held.requeue(self.tracee.pid)
         elif self.held:
             self._rewind()
-            self._search = None
+            self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
             self.held.requeue(self.tracee.pid)
@@ -282,7 +324,7 @@ class Recorder:
         else:
             call.guess = guess.arguments_snapshot(self.tracee, args)
         if self.shared:
-            self.shared.at_entry(self.tracee)
+            self.shared.at_entry(self.tracee, self.recording.turns.shares(self))
         hook = special.ENTRY.get(nr)
         if hook is not None:
             hook(self, call)
@@ -299,7 +341,8 @@ class Recorder:
             result = result if changed is None else changed
         row = call.row
         if call.nr == _NR_RESTART_SYSCALL and self.interrupted is not None:
-            # The call that goes on writes where the interrupted one would have.
+            # The call that goes on writes where the interrupted one would have. Its own arguments,
+            # of which it has none, are not in the trace.
             source = self.interrupted
             row, call.before, call.guess = source.row, source.before, source.guess
         if call.guess is not None:
@@ -326,7 +369,9 @@ class Recorder:
             due = bool(every) and (self.writer.number(self.id) + 1) % every == 0
             call.segments += [
                 (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(self.tracee, took, due)
+                for address, data in self.shared.changes(
+                    self.tracee, took, due or self.recording.turns.shares(self)
+                )
             ]
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
@@ -382,6 +427,7 @@ class Recorder:
 
     def watch_shared(self, address: int, length: int, anonymous: bool = False) -> None:
         """Compare a shared mapping from now on, if it is not too large."""
+        self.recording.turns.changed()
         if not self.shared.add(self.tracee, address, length, anonymous):
             self.shared_too_large()
 
@@ -446,15 +492,25 @@ class Recorder:
             return
         if event == pt.PTRACE_EVENT_STOP and os.WSTOPSIG(status) != signal.SIGTRAP:
             # A group-stop (job control): stay stopped until SIGCONT (ptrace(2), PTRACE_LISTEN).
+            self._listens = True
+            self._leave_if_asked()
+            self.recording.turns.leave(self)
             pt.ptrace(pt.PTRACE_LISTEN, self.tracee.pid)
             return
-        if event == pt.PTRACE_EVENT_STOP and self.held and self.call is None:
-            self._deliver_in_code()
-            return
+        self._listens = False
+        if event == pt.PTRACE_EVENT_STOP and self.call is None:
+            if self.held:
+                self._deliver_in_code()
+                return
+            if self._turn_ends:
+                self._wait_in_code()
+                return
         if event in _HOW:
             self.recording.born(self, _HOW[event])
         elif event == pt.PTRACE_EVENT_EXIT:
             self._dying()
+        elif event == pt.PTRACE_EVENT_STOP:
+            self._leave_if_asked()
         elif event == pt.PTRACE_EVENT_EXEC and self.call is not None:
             self.call.flags |= _IMAGE
         self._resume()
@@ -516,27 +572,71 @@ class Recorder:
     """The signal whose frame could not be written, and whether an instruction raised it."""
     _doomed = False
     """Whether the signal that ends the process is in the trace."""
-    _search: PointSearch | None = None
+    _turn_ends = False
+    _listens = False
     _point: bytes = b""
 
     def _deliver_in_code(self) -> None:
-        """The program makes no system calls: its signal is delivered at a point that replay can
-        find; or at a boundary after all, if one turns up while looking for it."""
-        search, self._search = self._search, None
-        if search is None:
-            self._search = PointSearch(self.tracee)
+        """The program makes no system calls: its signal is delivered in the midst of it."""
+        point = self._point_in_code()
+        if point is not None:
+            self._point = pack(point)
+            self._in_code_at = self.tracee.registers().rip
+            self.held.requeue(self.tracee.pid)
             self._go_on()
-            return
-        outcome = search.choose()
-        for sig, siginfo in search.arrived:
+
+    def _wait_in_code(self) -> None:
+        """Others that share memory wait: the turn ends in the midst of a computation."""
+        point = self._point_in_code()
+        if point is not None:
+            self._turn_ends = False
+            self.shared.at_entry(self.tracee, everything=True)
+            packed = pack(point)
+            self.recording.turns.wait(self, lambda: self._goes_on_in_code(packed))
+
+    def _point_in_code(self) -> Point | None:
+        """The point, which replay can find, where the process stands.
+
+        None, and the process goes on, when it was interrupted for the first time, or has come to a
+        boundary while a point was looked for.
+        """
+        if not self._search.has_looked:
+            self._search.look()
+            self._go_on()
+            return None
+        outcome = self._search.choose()
+        for sig, siginfo in self._search.take_arrived():
             self.held.hold(sig, siginfo)
         if outcome.status is not None:
             self.on_stop(outcome.status)
-            return
-        if outcome.point is not None:
-            self._point = pack(outcome.point)
-            self._in_code_at = self.tracee.registers().rip
-            self.held.requeue(self.tracee.pid)
+        elif outcome.point is None:
+            self._go_on()
+        return outcome.point
+
+    def _goes_on_in_code(self, point: bytes) -> None:
+        """The turn comes again: what others have changed meanwhile happened here."""
+        registers = self.tracee.registers()
+        segments: list[OutSegment] = [
+            (SegmentKind.REGISTERS, ABSOLUTE, BEFORE, bytes(registers)),
+            (SegmentKind.POINT, ABSOLUTE, 0, point),
+        ]
+        segments += [
+            (SegmentKind.OUT, ABSOLUTE, address, data)
+            for address, data in self.shared.changes(self.tracee, 0, everything=True)
+        ]
+        self.writer.add_event(
+            EventKind.SHARED,
+            EventFlag.IN_CODE,
+            0,
+            self.id,
+            self.now_us(),
+            registers.rip,
+            registers.rsp,
+            0,
+            0,
+            (0,) * 6,
+            segments,
+        )
         self._go_on()
 
     def _deliver(
@@ -549,7 +649,8 @@ class Recorder:
     ) -> None:
         """Let a signal happen, log what it did, and resume."""
         tracee = self.tracee
-        self._in_code_at, self._search = -1, None
+        self._in_code_at = -1
+        self._search.forget()
         action = action or action_of(tracee.pid, sig)
         if action not in (Action.HANDLER, Action.FATAL):
             action = Action.FATAL  # a blocked or ignored fault kills (force_sig_info)
@@ -625,7 +726,7 @@ class Recorder:
         # Right behind it is a place that replay finds, for signals that wait for one.
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
         self.at_boundary = bool(self.held)
-        self._search = None
+        self._search.forget()
         self.held.requeue(self.tracee.pid)
         self.writer.add_event(
             EventKind.TSC,
@@ -673,16 +774,16 @@ class Recorder:
     def let_go(self) -> None:
         """Detach, at a syscall-stop, and leave the program as if it never had been recorded."""
         tracee = self.tracee
-        able = not self.filtered or suspend_filters(tracee)
+        able = not self.filtered or suspend_filters(tracee, self.recording.ptrace_options)
         entered = able and tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
         if entered and tracee.registers().orig_rax != NO_SYSCALL:
             self._rewind()
-        self.leaks.reopen(tracee, able=able)
+        open_leaks(tracee, self.leaks, able)
         if able:
             make_dumpable(tracee, self.dumpable)
         for sig, siginfo in tracee.held_signals:
             self.held.hold(sig, siginfo)
-        if self.affinity:
+        if self.affinity and self.cpu >= 0:
             os.sched_setaffinity(tracee.pid, self.affinity)
         self.held.requeue(tracee.pid)
         pt.ptrace(pt.PTRACE_DETACH, tracee.pid, None, 0)

@@ -136,13 +136,15 @@ def filter_installed(recorder: Recorder, call: Call, result: int) -> None:
         recorder.filtered = True
 
 
-def suspend_filters(tracee: Tracee) -> bool:
+def suspend_filters(tracee: Tracee, options: int = OPTIONS) -> bool:
     """Put the filters of a tracee out of action until it is detached; False when not permitted.
+
+    `options` are the ones that it is traced with.
 
     It takes CAP_SYS_ADMIN (ptrace(2), PTRACE_O_SUSPEND_SECCOMP).
     """
     try:
-        pt.ptrace(pt.PTRACE_SETOPTIONS, tracee.pid, None, OPTIONS | _PTRACE_O_SUSPEND_SECCOMP)
+        pt.ptrace(pt.PTRACE_SETOPTIONS, tracee.pid, None, options | _PTRACE_O_SUSPEND_SECCOMP)
     except OSError:
         return False
     return True

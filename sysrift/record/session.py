@@ -52,6 +52,14 @@ def _metadata(options: RecordOptions, path: str, cpu: int | None) -> dict[str, A
         "exe": os.path.realpath(path),
         "cwd": os.getcwd(),
         "envp": [f"{key}={value}" for key, value in options.environment.items()],
+        "limits": limits,
+        **machine_facts(cpu, options.checksum_every),
+    }
+
+
+def machine_facts(cpu: int | None, checksum_every: int) -> dict[str, Any]:
+    """What the metadata of every recording says of where and how it was made."""
+    return {
         "started": datetime.now().astimezone().isoformat(timespec="milliseconds"),
         "recorder": sysrift.__version__,
         "kernel": machine.kernel_release(),
@@ -60,8 +68,7 @@ def _metadata(options: RecordOptions, path: str, cpu: int | None) -> dict[str, A
         "cpu_model": machine.cpu_model(),
         "cpu_count": os.cpu_count(),
         "cpu": cpu,
-        "limits": limits,
-        "checksum_every": options.checksum_every,
+        "checksum_every": checksum_every,
         "clock": "monotonic",
     }
 
@@ -113,14 +120,14 @@ def record(options: RecordOptions) -> int:
     if not writer.images:
         target.unlink(missing_ok=True)
         warn("nothing was recorded: the program was killed before its first instruction")
-        return _exit_status(status)
+        return exit_status(status)
     store.set_latest(target)
     if not options.quiet:
         _summary(writer, target, status, recording.stopped)
-    return _exit_status(status)
+    return exit_status(status)
 
 
-def _exit_status(status: int) -> int:
+def exit_status(status: int) -> int:
     """What a shell would show for a wait status."""
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
@@ -154,15 +161,19 @@ def _step_aside(pid: int, recording: Recording) -> Any:
     return undo
 
 
+def how_it_ended(status: int) -> str:
+    """A wait status in words."""
+    if not os.WIFSIGNALED(status):
+        return f"exited with status {os.WEXITSTATUS(status)}"
+    try:
+        name = signal.Signals(os.WTERMSIG(status)).name
+    except ValueError:
+        name = f"signal {os.WTERMSIG(status)}"
+    return f"killed by {name}"
+
+
 def _summary(writer: TraceWriter, target: Path, status: int, stopped: str) -> None:
-    if os.WIFSIGNALED(status):
-        try:
-            name = signal.Signals(os.WTERMSIG(status)).name
-        except ValueError:
-            name = f"signal {os.WTERMSIG(status)}"
-        how = f"killed by {name}"
-    else:
-        how = f"exited with status {os.WEXITSTATUS(status)}"
+    how = how_it_ended(status)
     if stopped:
         how += f"; recording stopped before: {stopped}"
     warn(f"{target}: {writer.events} events, {writer.size} bytes; {how}")

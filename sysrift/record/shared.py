@@ -35,6 +35,16 @@ class SharedMemory:
         self._own: list[tuple[int, int]] = []
         self._exposed = False
         self._due_ns = 0
+        self.objects: frozenset[tuple[str, int]] = frozenset()
+        """(device, inode) of what is mapped: the same in all processes that share it."""
+
+    def _identify(self, tracee: Tracee) -> None:
+        starts = [address for address, _ in self._last]
+        self.objects = frozenset(
+            (mapping.device, mapping.inode)
+            for mapping in read_maps(tracee.pid)
+            if mapping.shared and any(mapping.start <= start < mapping.end for start in starts)
+        )
 
     @property
     def seen(self) -> dict[tuple[int, int], bytes]:
@@ -62,6 +72,7 @@ class SharedMemory:
         if length + sum(size for _, size in self._often) <= EVERY_CALL:
             self._often.add((address, length))
         self._last[address, length] = tracee.read_some(address, length)
+        self._identify(tracee)
         return True
 
     def expose(self, tracee: Tracee) -> bool:
@@ -78,6 +89,7 @@ class SharedMemory:
         other._last = dict(self._last)
         other._often = set(self._often)
         other._exposed = self._exposed
+        other.objects = self.objects
         return other
 
     def clear(self) -> None:
@@ -86,6 +98,7 @@ class SharedMemory:
         self._often.clear()
         self._own.clear()
         self._exposed = False
+        self.objects = frozenset()
 
     def remap(self, tracee: Tracee) -> None:
         """Drop what is no longer mapped as shared, after a call that changes mappings."""
@@ -95,13 +108,14 @@ class SharedMemory:
             if not any(m.start <= address and address + length <= m.end for m in shared):
                 self._often.discard(span)
                 del self._last[span]
+        self._identify(tracee)
 
-    def at_entry(self, tracee: Tracee) -> None:
-        """A call begins: what the program itself has written until now is in memory.
+    def at_entry(self, tracee: Tracee, everything: bool = False) -> None:
+        """A call begins, or a turn ends: what the program itself has written is in memory.
 
         Without this look, others' writes that undo it would not be seen.
         """
-        for span in self._often:
+        for span in self._last if everything else self._often:
             self._entered[span] = tracee.read_some(*span)
 
     def changes(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import signal
 import struct
+import time
 from typing import NamedTuple
 
 from sysrift.trace.model import ABSOLUTE, SegmentKind
@@ -33,6 +34,10 @@ _XSTATE_MAGIC1 = 0x46505853
 _FXSAVE_SIZE = 512
 _FRAME_ROOM = 16 << 10  # more than any frame takes
 _PAGE = 4096
+
+
+_ARRIVAL = 0.5
+"""Seconds within which a signal that was queued again must arrive; far more than it takes."""
 
 
 class Action(enum.Enum):
@@ -145,6 +150,17 @@ class HeldSignals:
     def __init__(self) -> None:
         self._held: list[Held] = []
         self._requeued: dict[int, list[bytes]] = {}
+        self._requeued_at = 0.0
+
+    @property
+    def on_their_way(self) -> bool:
+        """Whether signals are held, or were queued again a moment ago and have not arrived yet.
+
+        One that merged with another of its kind never does.
+        """
+        if self._held:
+            return True
+        return any(self._requeued.values()) and time.monotonic() < self._requeued_at + _ARRIVAL
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -160,6 +176,7 @@ class HeldSignals:
         for held in self._held:
             self._requeued.setdefault(held.sig, []).append(held.siginfo)
             tgkill(pid, held.sig)
+            self._requeued_at = time.monotonic()
         self._held = []
 
     def original_siginfo(self, sig: int) -> bytes | None:

@@ -42,8 +42,8 @@ CLONE_VM, CLONE_VFORK, CLONE_THREAD, CLONE_UNTRACED = 0x100, 0x4000, 0x10000, 0x
 MAP_SHARED_MASK, MAP_FIXED, MAP_ANONYMOUS, MAP_DENYWRITE = 0x03, 0x10, 0x20, 0x800
 _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
-MADV_DONTFORK, MADV_WIPEONFORK = 10, 18
 MADV_NORMAL, MADV_FREE, MADV_COLD, _NO_ADVICE = 0, 8, 20, 0x7FFFFFFF
+MADV_DONTFORK, MADV_WIPEONFORK = 10, 18
 
 
 def stop_recording(message: str) -> None:
@@ -152,11 +152,27 @@ def new_task(recorder: Recorder, call: Call) -> None:
             "the program starts child processes, which are not recorded: only the first process is",
         )
     if flags & CLONE_UNTRACED and call.nr == NAMES["clone"]:
-        # It would run off with its leaks closed. `Recorder.begin_born` puts its register right.
-        change_arguments(recorder, call, {0: flags & ~CLONE_UNTRACED})
+        _trace_all_the_same(recorder, call)
     if flags & CLONE_VM:
         # The child borrows the memory: what it writes there is found by comparing.
         call.lent = LentMemory(recorder.tracee)
+
+
+def _trace_all_the_same(recorder: Recorder, call: Call) -> None:
+    """CLONE_UNTRACED would let a child run off with the leaks closed: the kernel shall not see it.
+
+    Both processes get their register back, the child in `Recorder.begin_born`.
+    """
+    registers = recorder.tracee.registers()
+    registers.rdi &= ~CLONE_UNTRACED
+    recorder.tracee.set_registers(registers)
+
+    def effect(_: int) -> None:
+        registers = recorder.tracee.registers()
+        registers.rdi = call.args[0]
+        recorder.tracee.set_registers(registers)
+
+    call.effect = effect
 
 
 def compare_after_vfork(recorder: Recorder, call: Call, _: int) -> None:
@@ -241,6 +257,7 @@ def mappings_changed(recorder: Recorder, _: Call, _result: int) -> None:
     recorder.mapped_files.layout_changed()
     if recorder.shared:
         recorder.shared.remap(recorder.tracee)
+        recorder.recording.turns.changed()
 
 
 def _name(pid: int, descriptor: int) -> str:

@@ -35,6 +35,7 @@ from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 from sysrift.tracee.registers import NAMES as NAMES_OF_REGISTERS
 
 _ERESTART_RESTARTBLOCK = -516
+_SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3 (arch/x86/kernel/traps.c, do_int3_user)
 # Plain integers: an operator of IntFlag costs a microsecond, and these are used at every event.
 _IN_CODE, _UNFINISHED, _IMAGE = (
     int(EventFlag.IN_CODE),
@@ -91,6 +92,7 @@ class Engine:
         self.echo: Callable[[bytes], None] | None = None
         self.on_exec: Callable[[Image], None] | None = None
         self.check_checksums = False
+        self.stops_where_cut_off = False  # rather than running on to the next system call, if any
         self.checksums_checked = 0
         self._output = ProgramOutput()
         self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
@@ -150,12 +152,12 @@ class Engine:
         """Put the image after event number `event` in place; the process is at its first
         instruction afterwards, and `next` is `event` + 1. `reached`: by replaying up to there."""
         image = self.trace.image(event)
+        self.source.forget_copies()
         images.restore(self.tracee, image, self.source)
         self.image = image
         self.next = event + 1
         self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
-        self.source.forget_copies()
         if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
@@ -413,6 +415,9 @@ class Engine:
                 return True
             if event.kind == EventKind.SIGNAL and _arrives_as(event) == sig and here:
                 if event.result == Delivery.FATAL:
+                    if sig == signal.SIGTRAP and _si_code(event) == _SI_KERNEL:
+                        registers.rip -= 1  # on the int3, as on any other faulting instruction
+                        self.tracee.set_registers(registers)
                     return False
                 self._enter_handler(event, registers)
                 self._settle(registers)
@@ -442,6 +447,25 @@ class Engine:
             event.kind == EventKind.SIGNAL and _arrives_as(event) == sig
         )
         return kind_matches and event.site == registers.rip
+
+    def is_trap_of_program(self, code: int) -> bool:
+        """Whether a SIGTRAP with this si_code, at hand, is one that the program handled itself.
+
+        A debugger may have put the program counter back onto an `int3`; see `step_behind_trap`.
+        """
+        if self.next > self.trace.event_count:
+            return False
+        event = self.trace.event(self.next)
+        if event.kind != EventKind.SIGNAL or event.nr != signal.SIGTRAP or _si_code(event) != code:
+            return False
+        rip = self.tracee.registers().rip
+        return rip == event.site or (code == _SI_KERNEL and rip + 1 == event.site)
+
+    def step_behind_trap(self) -> None:
+        """Put the program counter where the SIGTRAP that is the next event left it."""
+        registers = self.tracee.registers()
+        registers.rip = self.trace.event(self.next).site
+        self.tracee.set_registers(registers)
 
     def _time_stamp(self, event: Event, registers: Registers) -> None:
         value = event.result & MASK
@@ -475,9 +499,11 @@ class Engine:
             return Halt(Reason.END, self.fatal_signal_due)
         last = count + 1 if limit is None else self.next + limit
         while True:
+            if self.stops_where_cut_off and self._cut_off:
+                return Halt(Reason.END)
             if self.next <= count:
                 event = self.trace.event(self.next)
-                if event.flags & _IN_CODE and event.kind == EventKind.SIGNAL:
+                if event.flags & _IN_CODE:
                     halt = self._advance_in_code(event)
                     if halt is not None:
                         return halt
@@ -554,7 +580,7 @@ class Engine:
             if outcome.signal in SYNCHRONOUS and outcome.raised:
                 self.fault(outcome.signal)
             return Halt(Reason.SIGNAL, outcome.signal)
-        if event.result == Delivery.FATAL:
+        if event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL:
             return Halt(Reason.END, event.nr)
         self._enter_handler(event, registers)
         self._settle(registers)
@@ -575,7 +601,12 @@ def _raised_by_instruction(event: Event) -> bool:
         return bool(raised)
     if event.nr not in SYNCHRONOUS:
         return False
+    return _si_code(event) > 0
+
+
+def _si_code(event: Event) -> int:
+    """si_code of a SIGNAL event; 0 when it has no siginfo_t."""
     for segment in event.segments:
         if segment.kind == SegmentKind.SIGINFO and segment.data is not None:
-            return int.from_bytes(segment.data[8:12], "little", signed=True) > 0
-    return False
+            return int.from_bytes(segment.data[8:12], "little", signed=True)
+    return 0

@@ -13,11 +13,12 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sysrift.image import PAGE, RemoteMemory, limit_stack, stack_floor
+from sysrift.image import RemoteMemory, limit_stack, stack_floor
 from sysrift.replay.files import FileSource
 from sysrift.syscalls import NAMES
 from sysrift.trace.model import Event, Mapped, SegmentKind
 from sysrift.tracee import BadAddress, Mapping, RemoteSyscallError, Tracee, read_maps
+from sysrift.tracee.pagemap import PAGE
 
 _MAP_SHARED_MASK, _MAP_ANONYMOUS, _MAP_GROWSDOWN, _MAP_DENYWRITE = 0x03, 0x20, 0x100, 0x800
 _MAP_HUGETLB, _HUGE_SHIFT, _HUGE_DEFAULT = 0x40000, 26, 21

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Machine code that compares, in the program's own process, whether a point's pass is the one meant.
+"""Machine code that compares, inside the program, whether a pass of a point is the one meant.
 
 A jump at the point leads to it. A pass that is not meant costs a store, a `lea`, `jrcxz` and two
 jumps (1-2 ns), and changes nothing: `lea` and `jrcxz` leave the flags alone, and what is saved goes
@@ -32,24 +32,10 @@ _USER_START, _USER_END = 0x10000, 0x7FFFFFFFF000
 _NUMBERS = {
     name: number
     for number, name in enumerate(
-        [
-            "rax",
-            "rcx",
-            "rdx",
-            "rbx",
-            "rsp",
-            "rbp",
-            "rsi",
-            "rdi",
-            "r8",
-            "r9",
-            "r10",
-            "r11",
-            "r12",
-            "r13",
-            "r14",
-            "r15",
-        ]
+        (
+            *["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"],
+            *(f"r{n}" for n in range(8, 16)),
+        )
     )
 }
 _XMM_AT, _XMM_COUNT = 160, 16  # in the xsave area's legacy region

@@ -21,7 +21,7 @@ from sysrift.errors import ReplayError, TraceError
 from sysrift.replay.patch import INT3, CannotPatch, Patch, plan
 from sysrift.trace.model import AFTER, Event, SegmentKind
 from sysrift.trace.points import JUMP_LENGTH, Point, unpack
-from sysrift.tracee import BadAddress, Registers, Tracee, read_maps
+from sysrift.tracee import BadAddress, Registers, RemoteSyscallError, Tracee, read_maps
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import SYSCALL_STOP
 from sysrift.tracee.registers import NAMES
@@ -145,7 +145,10 @@ class PointFinder:
 
     def _search_by_patch(self, patch: Patch) -> Search:
         tracee = self._tracee
-        self._put(patch)
+        try:
+            self._put(patch)
+        except RemoteSyscallError:
+            return self._search_by_breakpoint()
         try:
             tracee.write(self._site, patch.jump)
         except BadAddress:

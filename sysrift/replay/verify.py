@@ -119,6 +119,9 @@ class _Verifier:
         """To the next call that makes a child of interest, or the end: says how that was then."""
         engine = branch.engine
         begun = engine.trace.process.first_event
+        # A process that only computes would never come to another call; but a call behind the last
+        # event that made a child has to be come to.
+        engine.stops_where_cut_off = not branch.births.get(engine.trace.event_count + 1)
         while True:
             halt = engine.advance(limit=_PROGRESS_EVERY, wanted=branch.makes_child)
             if self._progress is not None:

@@ -19,6 +19,7 @@ class EventKind(enum.IntEnum):
     # frame there was no room has that one's number as args[0]; args[1]: an instruction raised that.
     SIGNAL = 2
     TSC = 3  # rdtsc (number 0) or rdtscp (number 1) executed at `site`; result is the counter
+    SHARED = 4  # others changed shared memory while the process waited in a computation, at `site`
 
 
 class EventFlag(enum.IntFlag):

@@ -126,14 +126,15 @@ class TraceWriter:
 
     # -- blocks ---------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
+    def _write(self, *parts: bytes | memoryview) -> None:
         start = self._offset
         try:
-            while view:
-                written = os.write(self._fd, view)
-                view = view[written:]
-                self._offset += written
+            for part in parts:
+                view = memoryview(part)
+                while view:
+                    written = os.write(self._fd, view)
+                    view = view[written:]
+                    self._offset += written
         except OSError as error:
             # Disk full: cut the part that went in, so that the file ends with a whole block (and
             # there is room again for the END block that says why).
@@ -187,6 +188,37 @@ class TraceWriter:
         offset = self._recent[key] = self.add_block(BlockType.DATA, data)
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
+        return offset
+
+    def prepare_space(self, length: int) -> None:
+        """Fill the file with zeros ahead, so that writing there is quick later; see `trim_space`.
+
+        Should there be no space for that, nothing is done.
+        """
+        zeros = bytes(CHUNK)
+        try:
+            for at in range(self._offset, self._offset + length, CHUNK):
+                os.pwrite(self._fd, zeros, at)
+        except OSError:
+            self.trim_space()
+
+    def trim_space(self) -> None:
+        """Cut off what `prepare_space` made and was not needed."""
+        try:
+            os.ftruncate(self._fd, self._offset)
+        except OSError:
+            pass
+
+    @staticmethod
+    def raw_data_checksum(data: bytes | memoryview) -> int:
+        """What `add_raw_data` wants to know of `data`; may be computed in another thread."""
+        return zlib.crc32(data, zlib.crc32(codec.BLOCK_HEADER.pack(*_raw_data_head(data), 0, 0, 0)))
+
+    def add_raw_data(self, data: bytes | memoryview, checksum: int) -> int:
+        """Append a DATA block that is not compressed, for when time matters more than space."""
+        offset = self._offset
+        self._write(codec.BLOCK_HEADER.pack(*_raw_data_head(data), checksum, 0, 0), data)
+        self._index.append((int(BlockType.DATA), offset, 0, 0, 0))
         return offset
 
     def note(self, text: str) -> None:
@@ -427,6 +459,10 @@ class TraceWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _raw_data_head(data: bytes | memoryview) -> tuple[int, int, int, int, int]:
+    return (BlockType.DATA, Codec.NONE, BlockFlag.REQUIRED, len(data), len(data))
 
 
 def absolute(kind: SegmentKind, address: int, data: bytes) -> OutSegment:

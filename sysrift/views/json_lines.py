@@ -4,8 +4,8 @@
 An event is
 
     number   from 1
-    kind     "syscall", "signal" or "tsc"
-    name     "openat", "SIGSEGV", "rdtsc"
+    kind     "syscall", "signal", "tsc" or "shared" (others changed shared memory)
+    name     "openat", "SIGSEGV", "rdtsc", "shared_memory"
     nr       the system call's or signal's number
     process  the recorded process: its number in the trace
     pid      its process id
@@ -63,12 +63,13 @@ _KINDS: dict[int, str] = {
     EventKind.SYSCALL: "syscall",
     EventKind.SIGNAL: "signal",
     EventKind.TSC: "tsc",
+    EventKind.SHARED: "shared",
 }
 _DELIVERIES: dict[int, str] = {
     Delivery.HANDLER: "handler", Delivery.FATAL: "fatal", Delivery.STOPPED: "stopped"
 }  # fmt: skip
 _SEGMENT_KINDS = {kind.value: kind.name.lower() for kind in SegmentKind}
-_SILENT = (SegmentKind.REGISTERS, SegmentKind.XSAVE)
+_SILENT = (SegmentKind.REGISTERS, SegmentKind.XSAVE, SegmentKind.POINT)
 # The kernel's own, which errno.h does not have (include/linux/errno.h).
 _RESTARTS = {
     512: "ERESTARTSYS",

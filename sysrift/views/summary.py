@@ -62,6 +62,7 @@ class Counts:
     failures: Counter[str] = field(default_factory=Counter)  # by "openat ENOENT"
     system_calls: int = 0
     signals: int = 0
+    signals_in_code: int = 0  # of the signals, those in the middle of a computation
     time_stamps: int = 0
     failed: int = 0
     guessed: int = 0
@@ -171,6 +172,8 @@ def count_events(trace: Trace, progress: Callable[[int], None] | None = None) ->
             failures[(event.nr, -event.result)] += 1
         if event.flags:
             counts.guessed += bool(event.flags & EventFlag.GUESSED)
+            in_code = event.flags & EventFlag.IN_CODE and event.kind == EventKind.SIGNAL
+            counts.signals_in_code += bool(in_code)
             counts.incomplete += bool(event.flags & EventFlag.INCOMPLETE)
         if key not in sample:
             sample[key] = event

@@ -27,7 +27,7 @@ _REMARKS = (
 
 
 def event_name(event: Event) -> str:
-    """`openat`, `syscall_0x3e7` for a number without a row, `SIGSEGV`, `rdtsc`."""
+    """`openat`, `syscall_0x3e7` for a number without a row, `SIGSEGV`, `rdtsc`, `shared_memory`."""
     if event.kind == EventKind.SYSCALL:
         row = lookup(event.nr)
         return row.name if row else f"syscall_{event.nr & (1 << 64) - 1:#x}"
@@ -35,6 +35,8 @@ def event_name(event: Event) -> str:
         return signal_name(event.nr)
     if event.kind == EventKind.TSC and 0 <= event.nr < len(_TIME_STAMPS):
         return _TIME_STAMPS[event.nr]
+    if event.kind == EventKind.SHARED:
+        return "shared_memory"
     return f"event_kind_{event.kind}"
 
 
@@ -47,6 +49,9 @@ def event_line(event: Event, trace: Trace, limit: int = SHOWN_BYTES) -> str:
     head = f"{event.number:>8} {event.time_us / 1e6:>12.6f} "
     if event.kind == EventKind.SIGNAL:
         return head + signal_text(event, trace)
+    if event.kind == EventKind.SHARED:
+        size = sum(part.length for part in event.segments if part.kind == SegmentKind.OUT)
+        return f"{head}--- others changed {size} bytes of shared memory ---"
     if event.kind == EventKind.SYSCALL:
         call, result = _system_call(event, trace, limit)
     else:

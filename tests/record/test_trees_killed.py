@@ -7,6 +7,7 @@ Whatever is killed, the trace opens and verifies up to its end, and nothing is l
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -80,11 +81,11 @@ def test_killed_at_a_random_moment(
         try:
             if round_ % 4:
                 # Most of the time some way into the program, on however busy a machine.
-                _wait_for(_random_child, process)
+                _wait_for(functools.partial(_random_child, process), process)
                 time.sleep(random.uniform(0, 0.3))
             else:
                 time.sleep(random.uniform(0.02, 0.5))
-            pid = _wait_for(victim, process)
+            pid = _wait_for(functools.partial(victim, process), process)
             if pid is not None:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -114,13 +115,11 @@ def test_killed_at_a_random_moment(
     assert verified >= ROUNDS // 3, f"{verified} of {ROUNDS} verified"
 
 
-def _wait_for(
-    victim: Callable[[subprocess.Popen[str]], int | None], process: subprocess.Popen[str]
-) -> int | None:
+def _wait_for(victim: Callable[[], int | None], process: subprocess.Popen[str]) -> int | None:
     """A process to kill, as soon as there is one; None when all is over before."""
     deadline = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < deadline:
-        pid = victim(process)
+        pid = victim()
         if pid is not None:
             return pid
     return None

@@ -43,5 +43,7 @@ def test_second_execution_is_not_taken_for_a_replay(
         given = tuple(s for s in other.segments if s.kind != SegmentKind.IN)
         return event._replace(result=other.result, segments=handed_in + given)
 
-    assert verify(forge(first, tmp_path / "x.srl", executed_again)).returncode == 3
+    forged = forge(first, tmp_path / "x.srl", executed_again)
+    # Out of step, the second run itself asked for something else than was recorded.
+    assert not in_step or verify(forged).returncode == 3
     assert_faithful(first)

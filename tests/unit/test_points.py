@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A point's bytes: the schema of record and the code that reads and writes them agree."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sysrift.trace.points import Form, Lead, Piece, Point, Range, Word, pack, unpack
+from sysrift.trace.schema import PointSegment
+
+U64, U32 = st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1)
+
+pieces = st.lists(
+    st.builds(Piece, st.integers(5, 15), st.sampled_from([int(form) for form in Form]), st.just(1)),
+    max_size=5,
+).map(tuple)
+
+
+@st.composite
+def points(draw: st.DrawFn) -> Point:
+    parts = draw(pieces)
+    length = sum(piece.length for piece in parts)
+    telling = draw(st.binary(max_size=16).map(lambda data: bytes(byte % 27 for byte in data)))
+    words = tuple(draw(st.lists(st.builds(Word, U64, U64), max_size=5)))
+    leads = [Lead.NOTHING, *([Lead.REGISTER] * bool(telling)), *([Lead.WORD] * bool(words))]
+    return Point(
+        code=draw(st.binary(min_size=length, max_size=length)),
+        pieces=parts,
+        lead=int(draw(st.sampled_from(leads))),
+        telling=telling,
+        words=words,
+        ranges=tuple(draw(st.lists(st.builds(Range, U64, U32, U32), max_size=5))),
+        xsave=draw(st.binary(max_size=40)),
+    )
+
+
+@given(points())
+def test_points_come_back_and_have_the_schemas_bytes(point: Point) -> None:
+    packed = pack(point)
+    assert unpack(packed) == point
+    built = PointSegment.build(
+        {
+            "code": point.code,
+            "pieces": [piece._asdict() for piece in point.pieces],
+            "lead": point.lead,
+            "telling": point.telling,
+            "words": [word._asdict() for word in point.words],
+            "ranges": [
+                {"address": part.address, "length": part.length, "crc32": part.crc}
+                for part in point.ranges
+            ],
+            "xsave": point.xsave,
+        }
+    )
+    assert built == packed
