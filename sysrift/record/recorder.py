@@ -34,6 +34,7 @@ from sysrift.record.signals import (
     Action,
     HeldSignals,
     action_of,
+    comes_again,
     frame_bytes,
     is_synchronous,
     stack_below,
@@ -68,7 +69,7 @@ _PATIENCE = 0.01
 """Seconds that a signal waits for a system call before the program is interrupted. That happens
 twice: the first time only some of its memory is noted, see `point`."""
 
-_NR_RESTART_SYSCALL = 219
+_NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
 _HOW = {
@@ -333,6 +334,7 @@ class Recorder:
         call = self.call
         self._exit_ip, self._exit_sp = ip, sp
         self.at_boundary = True
+        self._left_handler = call is not None and call.nr == _NR_RT_SIGRETURN
         if call is None or call.rewound:
             self.call = None
             return
@@ -560,6 +562,8 @@ class Recorder:
         if action in (Action.IGNORE, Action.STOP):
             self._resume(sig)
             return
+        if at_boundary and self._left_handler and comes_again(siginfo):
+            at_boundary = False  # the program itself shall get somewhere, however fast a timer is
         if at_boundary or registers.rip == self._in_code_at:
             flags = EventFlag(0) if at_boundary else EventFlag.IN_CODE
             self._deliver(sig, siginfo, registers, flags, action)
@@ -567,6 +571,8 @@ class Recorder:
         self.held.hold(sig, siginfo)
         self._go_on()
 
+    _left_handler = False
+    """Whether the boundary at hand is a return from a handler (rt_sigreturn)."""
     _in_code_at = -1
     _unframed = (0, 0)
     """The signal whose frame could not be written, and whether an instruction raised it."""

@@ -22,6 +22,8 @@ from sysrift.tracee.ptrace import tgkill
 _DEFAULT_IGNORED = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT})
 _DEFAULT_STOPS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
+_SI_TIMER, _SI_KERNEL = -2, 0x80
+
 _RDTSC = b"\x0f\x31"
 _RDTSCP = b"\x0f\x01\xf9"
 
@@ -53,6 +55,15 @@ def signal_code(siginfo: bytes) -> int:
     """si_code: above zero when the kernel raised the signal."""
     code: int = struct.unpack_from("<i", siginfo, 8)[0]
     return code
+
+
+def comes_again(siginfo: bytes) -> bool:
+    """Whether a timer sent it (sigaction(2): SI_TIMER, or SI_KERNEL of setitimer and alarm).
+
+    A recorded program is slower. If each of its timer's signals were delivered at the very return
+    from the handler of the one before, it might do nothing else.
+    """
+    return signal_code(siginfo) in (_SI_TIMER, _SI_KERNEL)
 
 
 def is_synchronous(sig: int, siginfo: bytes) -> bool:
