@@ -203,7 +203,7 @@ class Replay:
     def _play(self, registers: Registers, user: UserBreakpoints) -> bool:
         """Play the event at hand and run ahead; returns whether the user should see a stop."""
         image = self.engine.image
-        if not self.engine.system_call(registers):
+        if not self.engine.system_call(registers) and not self.engine.fatal_signal_due:
             return self._at_end()
         if self.engine.image is not image:
             return self._became_another_program()
@@ -316,7 +316,7 @@ class Replay:
 
         `image` is the engine's from before the call.
         """
-        if not goes_on:
+        if not goes_on and not self.engine.fatal_signal_due:
             return self._at_end()
         if self.engine.image is not image:
             return self._became_another_program()

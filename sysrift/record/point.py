@@ -27,6 +27,9 @@ BUDGET = 0.0015
 """Seconds of the recorder's own time that the single-stepping should take, about half of what it
 costs; it may take three times as long when no good point comes up. Signals come 20 ms apart."""
 
+WHOLE_PASS = 0.008
+"""The same, as long as no instruction was seen a second time."""
+
 _ENOUGH_PASSES = 3
 _WRITTEN_WORDS = 256
 _CHANGED_WORDS = 512
@@ -100,7 +103,8 @@ class PointSearch:
         return outcome
 
     def _choose(self, decoder: Decoder, memory: WatchedMemory) -> Outcome:
-        until = time.thread_time() + BUDGET
+        started = time.thread_time()
+        most = 0
         visits: Counter[int] = Counter()
         runs: dict[int, Run] = {}
         entries: set[int] = set()  # where the program came to by a jump, call or return
@@ -114,7 +118,10 @@ class PointSearch:
             self._steps.append(now)
             if self._steps[:-1] and rip != decoder.next_to(self._steps[-2][_RIP]):
                 entries.add(rip)
-            late = (time.thread_time() - until) / BUDGET  # above 0: take what is good; above 2: all
+            # An interpreter's loop is long, and what it writes is all that tells its passes apart.
+            budget = BUDGET if most > 1 else WHOLE_PASS
+            late = (time.thread_time() - started - budget) / BUDGET
+            # Above 0: take what is good; above 2: all.
             if decoder.repeats(rip):
                 if late > 0 or not self._set_breakpoint_behind(rip, decoder):
                     return Outcome(self._describe(None, decoder, memory))
@@ -124,6 +131,7 @@ class PointSearch:
                     pt.ptrace(pt.PTRACE_POKEUSER, self._tracee.pid, _DEBUG_CONTROL, 0)
             else:
                 visits[rip] += 1
+                most = max(most, visits[rip])
                 run = decoder.run_at(rip)
                 if run is not None:
                     runs[rip] = run

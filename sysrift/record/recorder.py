@@ -298,13 +298,13 @@ class Recorder:
         if self.held and self.filtered:
             # A rewound call would show itself to the program's filter. So the signal comes while
             # this call is made: it is interrupted, or the signal is delivered right after it.
-            self.held.requeue(self.tracee.pid)
+            self._requeue_held()
         elif self.held:
             self._rewind()
             self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
-            self.held.requeue(self.tracee.pid)
+            self._requeue_held()
             return
         if arch != pt.AUDIT_ARCH_X86_64 or (nr > 0 and nr & 0x40000000):
             self._rewind()
@@ -588,7 +588,7 @@ class Recorder:
         if point is not None:
             self._point = pack(point)
             self._in_code_at = self.tracee.registers().rip
-            self.held.requeue(self.tracee.pid)
+            self._requeue_held()
             self._go_on()
 
     def _wait_in_code(self) -> None:
@@ -733,7 +733,7 @@ class Recorder:
         self._exit_ip, self._exit_sp = registers.rip, registers.rsp
         self.at_boundary = bool(self.held)
         self._search.forget()
-        self.held.requeue(self.tracee.pid)
+        self._requeue_held()
         self.writer.add_event(
             EventKind.TSC,
             0,
@@ -748,6 +748,11 @@ class Recorder:
         )
 
     # -- held signals ---------------------------------------------------------------------------
+
+    def _requeue_held(self) -> None:
+        """Let the kernel deliver what was held; what is held next waits anew."""
+        self.held.requeue(self.tracee.pid)
+        self._hold_until = 0.0
 
     def _watch_held(self) -> None:
         if not self._hold_until:

@@ -398,7 +398,10 @@ class Engine:
     def fatal_signal_due(self) -> int:
         """The signal that ends the recording right here, at a system call boundary; else 0."""
         sig = self.sent_fatal_signal
-        return 0 if sig and self.trace.event(self.next).flags & _IN_CODE else sig
+        if not sig:
+            return 0
+        registers = self.tracee.registers()
+        return sig if self._signal_due(self.trace.event(self.next), registers.rip, registers) else 0
 
     def fault(self, sig: int) -> bool:
         """The tracee stopped by a signal that an instruction raises (SIGSEGV, ...).
