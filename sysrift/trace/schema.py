@@ -9,7 +9,8 @@ Format history:
 
 * 1.0  first version.
 * 2.0  a trace holds a tree of processes: block headers and index entries name a process, blocks of
-       events say whose events they hold, PROCESS, PROGRAM and PROCESS_END blocks.
+       events say whose events they hold, PROCESS, PROGRAM and PROCESS_END blocks. Segments
+       FILE_SIZE, FILE_DATA and POINT, event kind SHARED.
 """
 
 from __future__ import annotations
