@@ -334,7 +334,7 @@ class Recorder:
         call = self.call
         self._exit_ip, self._exit_sp = ip, sp
         self.at_boundary = True
-        self._left_handler = call is not None and call.nr == _NR_RT_SIGRETURN
+        self._left_handler = call is not None and call.nr == _NR_RT_SIGRETURN and not call.rewound
         if call is None or call.rewound:
             self.call = None
             return
