@@ -105,7 +105,7 @@ tls:ulong =clone
 75  fdatasync         - fd:fd
 76  truncate          - path:path length:off
 77  ftruncate         - fd:fd length:off
-78  getdents          - fd:fd dirp:buf>ret count:uint
+78  getdents          - fd:fd dirp:buf>ret^count count:uint
 79  getcwd            - buf:buf>ret^size size:size
 80  chdir             - path:path
 81  fchdir            - fd:fd
@@ -249,7 +249,7 @@ tls:ulong =clone
 214 epoll_ctl_old     -
 215 epoll_wait_old    -
 216 remap_file_pages  M addr:ptr size:size prot:flags.prot pgoff:size flags:flags.mmap
-217 getdents64        - fd:fd dirp:buf>ret count:uint
+217 getdents64        - fd:fd dirp:buf>ret^count count:uint
 218 set_tid_address   - tidptr:int_ptr
 # the registers still hold the interrupted call's arguments: its row has the rules
 219 restart_syscall   b?
