@@ -73,6 +73,7 @@ class AttachedRecorder(Recorder):
 
     def _await_continuation(self) -> None:
         """Stopped by job control: it stays so, until somebody continues it."""
+        self.recording.on_begun()
         pid = self.tracee.pid
         self.recording.tell_user(f"process {pid} is stopped: recording begins when it is continued")
         while True:
@@ -171,6 +172,7 @@ class AttachedRecording(Recording):
     """Records a running process, and the processes that it makes, until it is asked to stop.
 
     `told` gets, as they change, the facts that undoing takes for each process (`rescue.facts`).
+    `on_begun` is called when the process goes on, or is found to be stopped by others.
     """
 
     ptrace_options = OPTIONS
@@ -191,6 +193,7 @@ class AttachedRecording(Recording):
         self.outlived = False
         self._quiet = quiet
         self._told = told
+        self.on_begun: Callable[[], None] = lambda: None
         self._known: dict[int, int] = {}
         self._event_limit = event_limit
 
@@ -224,6 +227,7 @@ class AttachedRecording(Recording):
 
     def began(self, seconds: float) -> None:
         """The process goes on, recorded, after having been stopped for so long."""
+        self.on_begun()
         self.tell_user(
             f"attached to process {self._first}, which was stopped for {seconds * 1000:.0f} ms"
         )

@@ -68,6 +68,7 @@ def _record(options: AttachOptions, target: Path, channel: pair.Channel) -> int:
             options.quiet,
             options.events,
         )
+        recording.on_begun = channel.begin
         recording.look_at_files()
         snapshot.prepare(writer, pid)
         channel.stop_when_told(

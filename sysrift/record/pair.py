@@ -35,6 +35,7 @@ class Channel:
     def __init__(self, orders: int, reports: int) -> None:
         self._orders = orders
         self._reports = reports
+        self._begun_read, self._begun_write = os.pipe()
         self.stop_reason = ""
 
     def tell(self, report: dict[str, Any]) -> None:
@@ -46,13 +47,19 @@ class Channel:
         except OSError:
             pass
 
+    def begin(self) -> None:
+        """The process runs on and is recorded: its time counts from now."""
+        if self._begun_write >= 0:
+            os.close(self._begun_write)
+            self._begun_write = -1
+
     def stop_when_told(
         self, request: Callable[[str], None], is_stopping: Callable[[], bool], seconds: float
     ) -> None:
         """Have `request` called, in a signal handler of this thread, when recording shall stop.
 
-        That is when the command says so or is gone, when this process gets a SIGTERM, or after
-        `seconds` (0: never).
+        That is when the command says so or is gone, when this process gets a SIGTERM, or `seconds`
+        (0: never) after `begin`.
         """
         own = threading.get_ident()
 
@@ -61,7 +68,9 @@ class Channel:
 
         def wait() -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
-            ready, _, _ = select.select([self._orders], [], [], seconds or None)
+            ready, _, _ = select.select([self._orders, self._begun_read], [], [])
+            if self._orders not in ready:
+                ready, _, _ = select.select([self._orders], [], [], seconds or None)
             order = os.read(self._orders, 64).decode() if ready else ""
             if not ready:
                 self.stop_reason = f"{seconds:g} seconds were recorded"
