@@ -187,10 +187,7 @@ class Recorder:
                 born.flags |= flags
         if self.shared:
             # What the parent has changed since it made this process, if it went on first.
-            born.segments += [
-                (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(self.tracee, 0, everything=True)
-            ]
+            born.segments += self._changed_by_others(0, everything=True)
         borrowed = call.lent is not None
         if self.children_differ and not borrowed:
             self._log_with_image(born, 0)
@@ -369,12 +366,7 @@ class Recorder:
             took = self.now_us() - call.time_us
             every = self.options.checksum_every
             due = bool(every) and (self.writer.number(self.id) + 1) % every == 0
-            call.segments += [
-                (SegmentKind.OUT, ABSOLUTE, address, data)
-                for address, data in self.shared.changes(
-                    self.tracee, took, due or self.recording.turns.shares(self)
-                )
-            ]
+            call.segments += self._changed_by_others(took, due or self.recording.turns.shares(self))
         if result in RESTARTS:
             if call.nr != _NR_RESTART_SYSCALL:
                 self.interrupted = call
@@ -392,6 +384,13 @@ class Recorder:
         else:
             self.call = None
             self._log(call, result)
+
+    def _changed_by_others(self, call_us: int, everything: bool) -> list[OutSegment]:
+        """What others wrote to shared memory since the last look (`SharedMemory.changes`)."""
+        return [
+            (SegmentKind.OUT, ABSOLUTE, address, data)
+            for address, data in self.shared.changes(self.tracee, call_us, everything)
+        ]
 
     def _log(self, call: Call, result: int) -> int:
         """Put a call into the trace; returns its event number."""
@@ -626,10 +625,7 @@ class Recorder:
             (SegmentKind.REGISTERS, ABSOLUTE, BEFORE, bytes(registers)),
             (SegmentKind.POINT, ABSOLUTE, 0, point),
         ]
-        segments += [
-            (SegmentKind.OUT, ABSOLUTE, address, data)
-            for address, data in self.shared.changes(self.tracee, 0, everything=True)
-        ]
+        segments += self._changed_by_others(0, everything=True)
         self.writer.add_event(
             EventKind.SHARED,
             EventFlag.IN_CODE,

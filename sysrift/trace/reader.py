@@ -21,7 +21,6 @@ from sysrift.trace.model import (
     FileReference,
     Image,
     Process,
-    Program,
     Segment,
 )
 
@@ -146,11 +145,6 @@ class Trace:
         return self.file.end is not None
 
     # -- programs and images --------------------------------------------------------------------
-
-    @property
-    def programs(self) -> list[Program]:
-        """What the process executed, one after another, or else what its parent did."""
-        return self.file.programs_of(self.process.id)
 
     @property
     def beginning(self) -> int:
