@@ -139,7 +139,7 @@ class AttachedRecorder(Recorder):
     def _exit(self, ip: int, sp: int, result: int) -> None:
         """As for any recorder; but a call that only letting go interrupted goes on afterwards."""
         self._waited_ns = 0
-        if self.recording.leaving and self.call is not None:
+        if self.leaving and self.call is not None:
             waited = (self.now_us() - self.call.time_us) * 1000
             if waiting.let_wait_on(self.tracee, 0):
                 result = waiting.ERESTARTNOHAND
@@ -275,6 +275,7 @@ class AttachedRecording(Recording):
             self.stopped = message
             if not self._requested and self.failed is None:
                 self._warn(f"recording stops here, the program goes on: {message}")
+            self._dismiss_sharers(recorder)
             self._detach(recorder)
             self._forget(recorder, End("stopped", message=message))
         else:

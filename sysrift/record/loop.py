@@ -304,12 +304,13 @@ class Recording:
             self._interrupt_all()
 
     def _interrupt_all(self) -> None:
-        """Have every process stop, soon and again, for it to be let go."""
-        for pid in list(self.processes):
-            try:
-                pt.ptrace(pt.PTRACE_INTERRUPT, pid)
-            except OSError:
-                pass
+        """Have the processes that are to be let go stop, soon and again."""
+        for pid, recorder in self.processes.items():
+            if recorder.leaving:
+                try:
+                    pt.ptrace(pt.PTRACE_INTERRUPT, pid)
+                except OSError:
+                    pass
         self.arm(_INTERRUPT_AGAIN)
 
     @property
@@ -365,8 +366,44 @@ class Recording:
                 f"a process ({recorder.tracee.pid}) is not recorded any more, and goes on: "
                 f"{message}",
             )
+        self._dismiss_sharers(recorder)
         self._detach(recorder)
         self._forget(recorder, End("stopped", message=message))
+
+    def _dismiss_sharers(self, recorder: Recorder) -> None:
+        """A process is about to run on unrecorded: so must those that share memory with it.
+
+        What it writes there, and when, will not be known, and they may read it at any moment.
+        Those that wait for their turn, or compute, have not seen anything of it yet: they go first.
+        The others are in a call, and are let go at its end.
+        """
+        if self._requested:
+            return
+        sharers = [each for each in self.turns.sharers(recorder) if not each.dismissed]
+        for each in sharers:
+            each.dismissed = (
+                f"it shares memory with process {recorder.tracee.pid}, which is not recorded any "
+                "more"
+            )
+        recorder.dismissed = recorder.dismissed or "it goes on unrecorded"
+        for each in sharers:
+            action = self.turns.take_waiting(each)
+            if action is not None:
+                self._guarded(each, action)
+            elif each.call is None and not each.is_stopped:
+                self._stop_computing(each)
+        if sharers:
+            self._interrupt_all()
+
+    def _stop_computing(self, recorder: Recorder) -> None:
+        """Have a process stop in user code, and deal with that stop."""
+        pid = recorder.tracee.pid
+        try:
+            pt.ptrace(pt.PTRACE_INTERRUPT, pid)
+            status = self._take_stop(pid)
+        except OSError:
+            return  # killed: waitpid tells
+        self._dispatch(pid, status)
 
     def _detach(self, recorder: Recorder) -> None:
         try:
@@ -467,7 +504,7 @@ class Recording:
                 f"the program has ended, {len(self.processes)} processes that it started go on and "
                 "are recorded: Ctrl-C ends the recording and lets them go"
             )
-        if self._requested:
+        if any(recorder.leaving for recorder in self.processes.values()):
             self._interrupt_all()
         for recorder in self.processes.values():
             wait = recorder.interrupt_when_due(now)

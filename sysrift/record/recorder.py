@@ -112,6 +112,8 @@ class Recorder:
         self._hold_until = 0.0
         self._exit_ip = self._exit_sp = 0
         self.at_boundary = False
+        self.dismissed = ""
+        """Why this process cannot be recorded further, though another one is the reason."""
         self._birth: Call | None = None
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
@@ -249,12 +251,17 @@ class Recorder:
             self._watch_held()
         self._resume()
 
+    @property
+    def leaving(self) -> str:
+        """Why the process is to be let go where it stops next; empty when it is not."""
+        return self.recording.leaving or self.dismissed
+
     def _leave_if_asked(self) -> None:
         """Raise RecordingStops when recording shall end and this is a place to let go at.
 
         That is right after a call, or between two instructions: a signal is not lost there.
         """
-        reason = self.recording.leaving
+        reason = self.leaving
         if reason and self.call is None and not self.held.on_their_way:
             raise RecordingStops(reason)
 

@@ -56,6 +56,14 @@ class Turns:
                     self._sharing.update(ids)
         return bool(self._sharing) and recorder.id in self._sharing
 
+    def sharers(self, recorder: Recorder) -> list[Recorder]:
+        """The other processes that have memory in common with this one."""
+        return [
+            each
+            for each in self._processes()
+            if each is not recorder and each.shared.objects & recorder.shared.objects
+        ]
+
     def begin(self, recorder: Recorder, go_on: Callable[[], None]) -> bool:
         """A process is about to run user code again. False when it has to wait for its turn:
         `go_on` is what to do then."""
@@ -95,6 +103,14 @@ class Turns:
         self.leave(recorder)
         self._waiting = deque(item for item in self._waiting if item[0] is not recorder)
         self.changed()
+
+    def take_waiting(self, recorder: Recorder) -> Callable[[], None] | None:
+        """What a process waits to do in its turn, which is to be done now; None if it does not."""
+        for item in self._waiting:
+            if item[0] is recorder:
+                self._waiting.remove(item)
+                return item[1]
+        return None
 
     def next(self) -> tuple[Recorder, Callable[[], None]] | None:
         """The process whose turn begins now, and what is to be done with it; None for none."""

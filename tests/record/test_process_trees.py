@@ -347,6 +347,8 @@ def test_python_pool_starts_threads_and_is_refused_clearly() -> None:
     assert recording.returncode == 0, recording
     assert recording.stdout == "[1, 2]\n"
     assert "starts a thread" in recording.stderr, recording
+    # What the unrecorded parent writes to the pool's semaphores would not be known any more.
+    assert "shares memory with process" in recording.stderr, recording
     assert_faithful(recording.trace)
 
 
