@@ -4,9 +4,9 @@
 # installs what the target needs and the machine lacks (or says which command would).
 
 BIN := .venv/bin
-# The editable install builds the stub, so what the stub or the dependencies are made of renews it.
+# The editable install builds the native parts, so what they or the dependencies are made of renews it.
 SOURCES := pyproject.toml setup.py tools/setup.sh \
-	sysrift/native/stub.S sysrift/native/stub.ld
+	$(wildcard sysrift/native/*.S sysrift/native/*.ld sysrift/native/*.[ch])
 PYTEST_ARGS ?=
 WORKERS ?= auto
 
@@ -18,7 +18,7 @@ help:
 	@echo "make bench     measure: recording, trace size, replaying, start-up"
 	@echo "make lint      ruff and mypy only"
 	@echo "make format    let ruff format the sources"
-	@echo "make build     .venv with SysRift in it, and the replay stub"
+	@echo "make build     .venv with SysRift in it, and its native parts"
 	@echo "make fixtures  the test programs of fixtures/"
 	@echo "make clean     remove what the above have built"
 	@echo "make test PYTEST_ARGS='-k openssl' WORKERS=0 runs a part of the tests, one at a time"
@@ -60,5 +60,5 @@ fixtures:
 clean:
 	$(MAKE) --no-print-directory -C fixtures clean
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench \
-		sysrift/native/stub
+		sysrift/native/stub sysrift/native/agent
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,33 +13,46 @@ from setuptools.errors import SetupError
 ROOT = Path(__file__).parent
 
 
-def build_stub(target: Path) -> None:
-    """Build sysrift/native/stub.S into the static executable `target`."""
-    native = ROOT / "sysrift" / "native"
+NATIVE = ROOT / "sysrift" / "native"
+# The agent runs in the midst of the recorded program: it may use no registers but the general ones,
+# and has no library.
+PARTS = {
+    "stub": ["-Wl,-z,max-page-size=4096", f"-Wl,-T,{NATIVE / 'stub.ld'}", str(NATIVE / "stub.S")],
+    "agent": [
+        "-O2", "-ffreestanding", "-fno-builtin", "-fno-pic", "-mcmodel=large",
+        "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
+        "-fno-asynchronous-unwind-tables", f"-Wl,-T,{NATIVE / 'agent.ld'}",
+        "-Wl,--oformat=binary", str(NATIVE / "agent_entry.S"), str(NATIVE / "agent.c"),
+    ],
+}  # fmt: skip
+
+
+def build_native(folder: Path) -> None:
+    """Build the replay stub and the agent, from sysrift/native, into `folder`."""
     compiler = os.environ.get("CC", "cc")
-    command = [compiler, "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
-               "-Wl,-z,max-page-size=4096", f"-Wl,-T,{native / 'stub.ld'}",
-               "-o", str(target), str(native / "stub.S")]  # fmt: skip
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(command, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(
-            f"SysRift needs a C compiler to build its replay stub ({error}); "
-            "on Debian or Ubuntu: apt-get install gcc libc6-dev"
-        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, arguments in PARTS.items():
+        command = [compiler, "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
+                   "-o", str(folder / name), *arguments]  # fmt: skip
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SetupError(
+                f"SysRift needs a C compiler to build its {name} ({error}); "
+                "on Debian or Ubuntu: apt-get install gcc libc6-dev"
+            ) from None
 
 
 class BuildWithNative(build_py):
-    """build_py, and the stub, and gdb/sysrift.gdb beside the package that it loads."""
+    """build_py, and the native parts, and gdb/sysrift.gdb beside the package that it loads."""
 
     def run(self) -> None:
         super().run()
         if self.editable_mode:
-            build_stub(ROOT / "sysrift" / "native" / "stub")
+            build_native(NATIVE)
             return
         built = Path(self.build_lib)
-        build_stub(built / "sysrift" / "native" / "stub")
+        build_native(built / "sysrift" / "native")
         script = ROOT / "gdb" / "sysrift.gdb"
         if script.exists():
             shutil.copy(script, built / "sysrift_gdb" / "sysrift.gdb")

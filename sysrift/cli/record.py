@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 DEFAULT_CHECKSUM_EVERY = 1000
@@ -47,6 +48,12 @@ class RecordCommand:
             "--no-pin",
             action="store_true",
             help="let program and recorder run on different CPUs (a stop costs 3-10 times more)",
+        )
+        parser.add_argument(
+            "--agent",
+            action=argparse.BooleanOptionalAction,
+            default=os.environ.get("SYSRIFT_AGENT", "0") not in ("", "0"),
+            help="record plain system calls within the program, without stopping it",
         )
         parser.add_argument(
             "-f",
@@ -109,6 +116,7 @@ class RecordCommand:
                 pin=not args.no_pin,
                 follow=args.follow == "all",
                 wait=not args.no_wait,
+                agent=args.agent,
             )
         )
 

@@ -18,6 +18,9 @@ STUB_SCRATCH = STUB_START + 0x1000
 STUB_SCRATCH_SIZE = 0x2000
 STUB_END = STUB_SCRATCH + STUB_SCRATCH_SIZE
 
+AGENT_START, AGENT_END = 0x1E1000000000, 0x1E10002C0000
+"""Where the agent lies in a recorded process (`agent.c`)."""
+
 KEEP_NUMBER_MAGIC = 0x5D51F7C0DEC0FFEE
 """In r9, it lets the guard skip a call without orig_rax being -1 (see stub.S)."""
 

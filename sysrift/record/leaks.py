@@ -19,7 +19,7 @@ from sysrift.tracee.kernel import PR_SET_TSC, PR_TSC_ENABLE, PR_TSC_SIGSEGV
 
 _NR_PRCTL = NAMES["prctl"]
 
-_SYSCALL_RET = b"\x0f\x05\xc3"
+_SYSCALL_RET = b"\x0f\x05\xc3" + b"\xcc" * 5  # room for a jump behind it (see `sites`)
 _MOV_EAX = b"\xb8"
 _RETURN_ENOSYS = b"\x48\xc7\xc0" + struct.pack("<i", -38) + b"\xc3"  # mov $-38,%rax; ret
 

@@ -49,6 +49,7 @@ class Options:
     cpu: int | None = None  # the CPU that the recorder is bound to
     follow: bool = True  # record child processes too
     wait: bool = True  # until all of them have ended, not only the first
+    agent: bool = False  # plain system calls are recorded within the program
 
 
 class Recording:
@@ -70,7 +71,7 @@ class Recording:
         self.stopped = ""
         self._warn = warn
         self._noted: set[str] = set()
-        self._started = time.monotonic_ns()
+        self.started_ns = time.monotonic_ns()
         self._stops: deque[tuple[int, int]] = deque()
         self._early: dict[int, int] = {}
         self._unrecorded: set[int] = set()
@@ -95,7 +96,7 @@ class Recording:
 
     def now_us(self) -> int:
         """Microseconds since the recording began."""
-        return (time.monotonic_ns() - self._started) // 1000
+        return (time.monotonic_ns() - self.started_ns) // 1000
 
     def note(self, key: str, text: str, quiet: bool = False) -> None:
         """Tell the user once per `key`, on stderr (unless `quiet`) and in the trace."""
@@ -515,6 +516,9 @@ class Recording:
             return
         self._flush_at = 0.0
         try:
+            drained = [recorder.drain() for recorder in self.processes.values()]
+            if any(drained):
+                self.arm_flush()
             if self.writer.pending:
                 self.writer.flush()
         except OSError as error:

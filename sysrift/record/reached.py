@@ -91,13 +91,14 @@ class Reached:
 
     def __init__(self) -> None:
         self.writable = WritableMemory()
-        self._memory_opened = False
+        self.memory_opened = False
+        """Whether the program has opened what may be its own memory (/proc/self/mem)."""
         self._brk = 0
 
     def copy(self) -> Reached:
         """What a forked process has."""
         other = Reached()
-        other._memory_opened = self._memory_opened
+        other.memory_opened = self.memory_opened
         other._brk = self._brk
         return other
 
@@ -120,7 +121,7 @@ class Reached:
                 kind == SegmentKind.IN and isinstance(data, bytes) and data.endswith(b"mem\0")
                 for kind, _, _, data in call.segments
             ):
-                self._memory_opened = True
+                self.memory_opened = True
         elif nr == _NR_PROCESS_VM_WRITEV:
             if result > 0 and call.args[0] == recorder.tracee.pid:
                 self._in_vector(recorder, call, call.args[3:5], result)
@@ -129,7 +130,7 @@ class Reached:
                 # Dropped pages are zeros now, or the file's again. (Another process's are not: then
                 # this says of the same addresses here what they hold.)
                 self._in_vector(recorder, call, call.args[1:3], result)
-        elif self._memory_opened and nr in WRITERS and result > 0:
+        elif self.memory_opened and nr in WRITERS and result > 0:
             self._written_by_descriptor(recorder, call, result)
         if nr in _TAKING and (nr != _NR_MMAP or call.args[3] & _MAP_FIXED):
             self.writable.forget()

@@ -19,6 +19,7 @@ from sysrift import image
 from sysrift.record import guess, special
 from sysrift.record.call import Call, store_range
 from sysrift.record.detach import open_leaks
+from sysrift.record.fast_path import FastPath
 from sysrift.record.lazy_binding import settle_lazy_binding
 from sysrift.record.leaks import ClosedLeaks
 from sysrift.record.mapped_files import WRITERS, MappedFiles
@@ -133,6 +134,15 @@ class Recorder:
             self._birth = parent.call
             self.children_differ = parent.children_differ
         self._search = PointSearch(self.tracee)
+        self.fast: FastPath | None = None
+        """The agent's side of it; None while the process has syscall-stops at all calls."""
+        if parent is not None and parent.fast is not None:
+            self.fast = parent.fast.born(self, self._borrows)
+
+    @property
+    def _borrows(self) -> bool:
+        """Whether a process that is being born uses its parent's memory."""
+        return self._birth is not None and self._birth.lent is not None
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -150,10 +160,12 @@ class Recorder:
 
     # -- stops ----------------------------------------------------------------------------------
 
-    def _resume(self, sig: int = 0) -> None:
+    def resume(self, sig: int = 0) -> None:
+        """Let the process run, with a signal."""
         self.is_stopped = False
+        request = pt.PTRACE_SYSCALL if self.fast is None else self.fast.request
         try:
-            pt.ptrace(pt.PTRACE_SYSCALL, self.tracee.pid, None, sig)
+            pt.ptrace(request, self.tracee.pid, None, sig)
         except OSError as error:
             # Killed (SIGKILL) while it was stopped: waitpid tells.
             if not pt.is_gone(error):
@@ -163,7 +175,7 @@ class Recorder:
         """From the exec event to the execve's syscall-exit-stop; then the first image; run."""
         status = 0
         while status != SYSCALL_STOP:
-            self._resume()
+            self.resume()
             status = self.tracee.wait()
         self.is_stopped = True
         self._add_image(self._new_program(0))
@@ -173,6 +185,8 @@ class Recorder:
         """The first stop of a process that another one made: it returns from that call too."""
         call = self._birth
         assert call is not None
+        if self.fast is not None and self.shared and not self._borrows:
+            self.fast.leave()
         self._birth = None
         registers = self.tracee.registers()
         if registers.rdi != call.args[0]:
@@ -190,8 +204,7 @@ class Recorder:
         if self.shared:
             # What the parent has changed since it made this process, if it went on first.
             born.segments += self._changed_by_others(0, everything=True)
-        borrowed = call.lent is not None
-        if self.children_differ and not borrowed:
+        if self.children_differ and call.lent is None:
             self._log_with_image(born, 0)
         else:
             self._log(born, 0)
@@ -204,6 +217,8 @@ class Recorder:
         The registers must be those after the call.
         """
         call.flags |= _IMAGE
+        if self.fast is not None:
+            self.fast.leave()
         event = self.writer.number(self.id) + 1
         taken = image.capture(self.tracee, event, self, self.writer.add_data)
         self._log(call, result)
@@ -212,18 +227,25 @@ class Recorder:
     def on_stop(self, status: int) -> None:
         """The process stopped, as `status` of waitpid(2) says: deal with it, and resume."""
         self.is_stopped = True
+        if self.fast is not None and self.fast.on_stop(status):
+            return
         if status != SYSCALL_STOP:
             self._other_stop(status)
             return
         stop = self.tracee.syscall_stop()
         if isinstance(stop, Entry):
+            if self.fast is not None:
+                self.fast.entered()
             self.at_boundary = False
             self._turn_ends = False
             self._entry(*stop)
             if self.call is not None:
                 self.recording.turns.in_call(self, self.call)
         elif stop is not None:
+            call = self.call
             self._exit(*stop)
+            if self.fast is not None and call is not None:
+                self.fast.returned(call.nr, call.args, -1 if call.rewound else stop.result)
         else:
             return  # killed, and stopped again for its exit: waitpid tells
         self._go_on()
@@ -249,7 +271,44 @@ class Recorder:
         self._leave_if_asked()
         if self.held:
             self._watch_held()
-        self._resume()
+        if self.fast is not None and not self.fast.following:
+            self.recording.arm_flush()
+        self.resume()
+
+    # -- what the agent's side uses -------------------------------------------------------------
+
+    def stands_at(self, ip: int, sp: int) -> None:
+        """The program is between a call and the instruction before or behind it."""
+        self._exit_ip, self._exit_sp = ip, sp
+        self.at_boundary, self._left_handler = True, False
+
+    def go_on_from_boundary(self) -> None:
+        """Go on, with the signals that have waited for a place like this."""
+        if self.held:
+            self._search.forget()
+            self._requeue_held()
+        self._go_on()
+
+    def finish_call(self, call: Call, ip: int, sp: int, result: int) -> None:
+        """Log a call, at its end, that had no syscall-stops."""
+        self.call = call
+        self._exit(ip, sp, result)
+
+    def checksum_if_due(self) -> None:
+        """After an event that the agent has made."""
+        every = self.options.checksum_every
+        if every and self.writer.number(self.id) % every == 0:
+            self._add_checksum(compared=True)
+
+    def drain(self) -> bool:
+        """Put what the agent has recorded into the trace; whether there is an agent that goes on.
+
+        The process may be running.
+        """
+        if self.fast is None or self.fast.following:
+            return False
+        self.fast.take()
+        return True
 
     @property
     def leaving(self) -> str:
@@ -262,12 +321,15 @@ class Recorder:
         That is right after a call, or between two instructions: a signal is not lost there.
         """
         reason = self.leaving
+        if reason and self.fast is not None and self.fast.is_inside():
+            return
         if reason and self.call is None and not self.held.on_their_way:
             raise RecordingStops(reason)
 
     def _new_program(self, event: int) -> Image:
         """At the exit of an execve: close the leaks of the new program, take its image."""
         tracee = self.tracee
+        self.fast = None
         tracee.reopen_memory()
         tracee.remote_site = 0
         self.shared.clear()
@@ -286,6 +348,8 @@ class Recorder:
         tracee.held_signals.clear()
         taken = image.capture(tracee, event, self, self.writer.add_data)
         self._remember_boundary()
+        if self.options.agent and not self.filtered:
+            self.fast = FastPath.begin(self, self.recording.started_ns)
         return dataclasses.replace(taken, task=self.id, cpu=self.cpu)
 
     def _add_image(self, taken: Image) -> None:
@@ -317,11 +381,7 @@ class Recorder:
         call = Call(nr, args, ip - 2, sp, self.now_us(), row)
         self.call = call
         if row is not None:
-            shown: list[Shown] = []
-            call.input_crc = input_checksum(row, args, self.tracee, shown)
-            for argument, address, data in shown:
-                offset = (address - args[argument]) & NO_SYSCALL
-                call.segments.append((SegmentKind.IN, argument, offset, data))
+            self.note_inputs(call)
             if row.known(args) or (nr == _NR_RESTART_SYSCALL and self.interrupted is not None):
                 call.before = row.before(args, self.tracee)
             else:
@@ -333,6 +393,16 @@ class Recorder:
         hook = special.ENTRY.get(nr)
         if hook is not None:
             hook(self, call)
+
+    def note_inputs(self, call: Call) -> None:
+        """Put what a call is given into it."""
+        if call.row is None:
+            return
+        shown: list[Shown] = []
+        call.input_crc = input_checksum(call.row, call.args, self.tracee, shown)
+        for argument, address, data in shown:
+            offset = (address - call.args[argument]) & NO_SYSCALL
+            call.segments.append((SegmentKind.IN, argument, offset, data))
 
     def _exit(self, ip: int, sp: int, result: int) -> None:
         call = self.call
@@ -521,7 +591,7 @@ class Recorder:
             self._leave_if_asked()
         elif event == pt.PTRACE_EVENT_EXEC and self.call is not None:
             self.call.flags |= _IMAGE
-        self._resume()
+        self.resume()
 
     def _dying(self) -> None:
         """PTRACE_EVENT_EXIT: killed in a call, which may have written anything anywhere."""
@@ -552,7 +622,7 @@ class Recorder:
             read = tsc_instruction(tracee, registers.rip) if sig == signal.SIGSEGV else None
             if read is not None and self.leaks.tsc:
                 self._time_stamp(registers, read.number, read.length)
-                self._resume()
+                self.resume()
                 return
             if is_synchronous(sig, siginfo):
                 self._deliver(sig, siginfo, registers, EventFlag(0))
@@ -566,7 +636,7 @@ class Recorder:
             tracee.set_siginfo(original)
         action = action_of(tracee.pid, sig)
         if action in (Action.IGNORE, Action.STOP):
-            self._resume(sig)
+            self.resume(sig)
             return
         if at_boundary and self._left_handler and comes_again(siginfo):
             at_boundary = False  # the program itself shall get somewhere, however fast a timer is
@@ -616,7 +686,11 @@ class Recorder:
             self._search.look()
             self._go_on()
             return None
-        outcome = self._search.choose()
+        if self.fast is None:
+            outcome = self._search.choose()
+        else:
+            with self.fast.absent():
+                outcome = self._search.choose()
         for sig, siginfo in self._search.take_arrived():
             self.held.hold(sig, siginfo)
         if outcome.status is not None:
@@ -675,7 +749,7 @@ class Recorder:
             self._log_signal(sig, flags, Delivery.FATAL, registers, segments)
             if self.options.checksum_every:
                 self._add_checksum(compared=False)
-            self._resume(sig)
+            self.resume(sig)
             return
         tracee.resume(pt.PTRACE_SINGLESTEP, sig)
         status = tracee.wait()
@@ -758,6 +832,8 @@ class Recorder:
         self._hold_until = 0.0
 
     def _watch_held(self) -> None:
+        if self.fast is not None:
+            self.fast.ask(True)
         if not self._hold_until:
             self._hold_until = time.monotonic() + _PATIENCE
             self.recording.arm(_PATIENCE)
@@ -792,6 +868,8 @@ class Recorder:
         entered = able and tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
         if entered and tracee.registers().orig_rax != NO_SYSCALL:
             self._rewind()
+        if self.fast is not None:
+            self.fast.leave()
         open_leaks(tracee, self.leaks, able)
         if able:
             make_dumpable(tracee, self.dumpable)

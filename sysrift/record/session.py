@@ -33,6 +33,7 @@ class RecordOptions:
     store_all_files: bool = False
     pin: bool = True
     follow: bool = True
+    agent: bool = False
     wait: bool = True
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -107,7 +108,7 @@ def record(options: RecordOptions) -> int:
     recording = Recording(
         pid,
         writer,
-        Options(options.checksum_every, affinity, cpu, options.follow, options.wait),
+        Options(options.checksum_every, affinity, cpu, options.follow, options.wait, options.agent),
         warn=warn,
         store_all_files=options.store_all_files,
     )

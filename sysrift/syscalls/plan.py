@@ -143,6 +143,12 @@ class Plan:
         """Whether the rules are complete for these arguments."""
         return all(known(args) for known in self._known)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether `effects` says it all, without a pointer that leads to another."""
+        rules = (self._complex_inputs, self._preparations, self._known, *self._complex_outputs)
+        return not any(rules)
+
     def chosen(self, _args: Args) -> Plan:
         """Return this plan: it holds for all arguments."""
         return self

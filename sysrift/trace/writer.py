@@ -51,6 +51,10 @@ _OPTIONAL = {BlockType.NOTE, BlockType.INDEX}
 _REMEMBERED = 4096
 """DATA blocks whose content is remembered, to store it once."""
 
+_MOST_SITES = 65535
+_SITE_AT, _DELTA_AT = 2, 12  # offsets in an EventRecord
+_DELTA = struct.Struct("<I")
+
 OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 """(SegmentKind, base argument or ABSOLUTE, offset from it, bytes); instead of bytes
 (length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
@@ -95,8 +99,10 @@ class TraceWriter:
         self._numbers: dict[int, int] = {}  # the last event's number, of each living process
         self._spans: dict[int, list[int]] = {}
         self._recent: OrderedDict[bytes, int] = OrderedDict()
-        self._records: list[bytes] = []
+        self._records: list[bytes] = []  # each holds one or more
         self._segments: list[bytes] = []
+        self._record_count = 0
+        self._segment_count = 0
         self._payload: list[bytes] = []
         self._payload_size = 0
         self._sites: dict[int, int] = {}
@@ -312,13 +318,7 @@ class TraceWriter:
 
         See `model.Event` for what the fields mean.
         """
-        sites = self._sites
-        site_index = sites.get(site)
-        if site_index is None:
-            if len(sites) == 65535:
-                self.flush()
-                sites = self._sites
-            site_index = sites[site] = len(sites)
+        site_index = self._site_index(site)
         delta = max(time_us - self._last_time, 0)
         if delta > 0xFFFFFFFF or not self._records:
             if self._records:
@@ -336,21 +336,84 @@ class TraceWriter:
                 self._payload_size += length
             self._segments.append(codec.SEGMENT.pack(segment_kind, base, length, offset, block))
         count = len(segments)
+        self._segment_count += count
+        self._record_count += 1
         self._records.append(
             codec.RECORD.pack(
                 kind, flags, site_index, nr, task, delta, rsp, result, input_crc, count, *args
             )
         )
-        self.events += 1
-        number = self._numbers[task] = self._numbers[task] + 1
+        return self._count_events(task, 1)
+
+    def _site_index(self, site: int) -> int:
+        index = self._sites.get(site)
+        if index is None:
+            if len(self._sites) == _MOST_SITES:
+                self.flush()
+            index = self._sites[site] = len(self._sites)
+        return index
+
+    def _count_events(self, task: int, count: int) -> int:
+        """So many more records of a process are there; returns the last one's number."""
+        self.events += count
+        first = self._numbers[task] + 1
+        number = self._numbers[task] = first + count - 1
         span = self._spans.get(task)
         if span is None:
-            self._spans[task] = [number, 1]
+            self._spans[task] = [first, count]
         else:
-            span[1] += 1
-        if len(self._records) >= EVENTS_PER_BLOCK or self._payload_size >= PAYLOAD_PER_BLOCK:
+            span[1] += count
+        if self._record_count >= EVENTS_PER_BLOCK or self._payload_size >= PAYLOAD_PER_BLOCK:
             self._hand_over()
         return number
+
+    def add_records(
+        self,
+        task: int,
+        records: bytes,
+        segments: bytes,
+        payload: bytes,
+        sites: Sequence[int],
+        time_us: int,
+    ) -> int:
+        """Append events of process `task` that are in the file's form already.
+
+        `records` is one EventRecord after the other, whose site is an index into `sites`, and the
+        first one's time the difference to `time_us`; `segments` and `payload` are theirs. Returns
+        the last one's time, in microseconds.
+        """
+        width = codec.RECORD.size
+        count = len(records) // width
+        low, high = records[_SITE_AT::width], records[_SITE_AT + 1 :: width]
+        if len(sites) + len(self._sites) > _MOST_SITES:
+            self.flush()
+        if not self._records:
+            self._block_time = self._last_time = time_us
+        used = set(low) if high.count(0) == count else None
+        indices = {} if used is None else {at: self._site_index(sites[at]) for at in used}
+        changed = bytearray(records)
+        if used is not None and max(indices.values()) < 256:
+            table = bytearray(256)
+            for at, index in indices.items():
+                table[at] = index
+            changed[_SITE_AT::width] = low.translate(bytes(table))
+        else:
+            for at in range(_SITE_AT, len(records), width):
+                index = self._site_index(sites[records[at] | records[at + 1] << 8])
+                changed[at : at + 2] = index.to_bytes(2, "little")
+        (delta,) = _DELTA.unpack_from(records, _DELTA_AT)
+        after = sum(sum(records[_DELTA_AT + at :: width]) << 8 * at for at in range(4))
+        shifted = min(max(time_us + delta - self._last_time, 0), 0xFFFFFFFF)
+        _DELTA.pack_into(changed, _DELTA_AT, shifted)
+        self._last_time += shifted + after - delta
+        self._records.append(bytes(changed))
+        self._segments.append(segments)
+        self._payload.append(payload)
+        self._payload_size += len(payload)
+        self._record_count += count
+        self._segment_count += len(segments) // codec.SEGMENT.size
+        self._count_events(task, count)
+        return time_us + after
 
     def add_checksum(self, process: int, digest: bytes) -> None:
         """Note the checksum of a process's writable memory as it is after its newest event."""
@@ -377,8 +440,8 @@ class TraceWriter:
         self._settle()
         if self._lost:
             raise TraceWriteError(errno.EIO, "events before these could not be written")
-        count, sites, spans = len(self._records), list(self._sites), self._spans
-        head = codec.EVENTS_HEAD.pack(count, len(self._segments), self._block_time, len(sites))
+        count, sites, spans = self._record_count, list(self._sites), self._spans
+        head = codec.EVENTS_HEAD.pack(count, self._segment_count, self._block_time, len(sites))
         head += struct.pack(f"<{len(sites)}QI", *sites, len(spans))
         head += b"".join(codec.SPAN.pack(process, *span) for process, span in spans.items())
         streams = [
@@ -410,7 +473,7 @@ class TraceWriter:
 
     def _forget_events(self) -> None:
         self._records, self._segments, self._payload = [], [], []
-        self._payload_size = 0
+        self._record_count = self._segment_count = self._payload_size = 0
         self._sites = {}
         self._spans = {}
 

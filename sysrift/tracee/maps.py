@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sysrift.native import AGENT_END, AGENT_START
+
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 
 
@@ -32,12 +34,17 @@ class Mapping(NamedTuple):
 
 
 def read_maps(pid: int) -> list[Mapping]:
-    """The mappings of process `pid`, in order of address. Raises OSError when it is gone."""
+    """The mappings of process `pid`, in order of address. Raises OSError when it is gone.
+
+    The recorder's agent in it is none of the program's.
+    """
     mappings = []
     with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             span, perms, offset, device, inode, *name = line.rstrip("\n").split(None, 5)
             start, end = span.split("-")
+            if AGENT_START <= int(start, 16) < AGENT_END:
+                continue
             prot = sum(bit for flag, bit in zip("rwx", (1, 2, 4)) if flag in perms)
             mappings.append(
                 Mapping(

@@ -21,6 +21,7 @@ _SYSCALL_INFO = struct.Struct("<BxxxIQQQ6Q")  # op, arch, ip, sp, nr, args
 _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
 _STRAY_STOPS = 64
+_SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
 _DEBUG_CONTROL = 848 + 7 * 8  # offsetof(struct user, u_debugreg[7])
 
 
@@ -246,6 +247,11 @@ class Tracee:
         Signals that arrive meanwhile are kept in `held_signals`. Raises RemoteSyscallError.
         """
         saved = self.registers()
+        mask = self.signal_mask()
+        blocked = mask & _SIGTRAP
+        if blocked:
+            # The kernel resets the handler of a signal that it has to raise and that is blocked.
+            self.set_signal_mask(mask & ~_SIGTRAP)
         try:
             call = saved.copy()
             call.set_call(nr, *args)
@@ -255,6 +261,8 @@ class Tracee:
         finally:
             saved.orig_rax = NO_SYSCALL
             self.set_registers(saved)
+            if blocked:
+                self.set_signal_mask(mask)
         if -4096 < result < 0:
             raise RemoteSyscallError(nr, args, -result)
         return result

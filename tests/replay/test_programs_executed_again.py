@@ -15,6 +15,7 @@ from small_programs import PROGRAMS, SmallProgram
 from sysrift.trace import Event, SegmentKind
 
 EVERY = 6
+TRIES = 8
 SAMPLE = [program for program in PROGRAMS if program.varies][::EVERY]
 
 
@@ -23,12 +24,18 @@ def test_second_execution_is_not_taken_for_a_replay(
     program: SmallProgram, built_fixtures: None, tmp_path: Path
 ) -> None:
     argv = [program.path, *program.args]
-    traces = []
-    for name in ("first", "second"):
-        place = tmp_path / name
-        place.mkdir()
-        traces.append(record(argv, cwd=place, options=["-q"]).trace)
-    first, second = traces
+    place = tmp_path / "first"
+    place.mkdir()
+    first = record(argv, cwd=place, options=["-q"]).trace
+    # A number of few values comes out the same now and then.
+    assert any(_is_refused(argv, first, tmp_path / str(i)) for i in range(TRIES)), program
+    assert_faithful(first)
+
+
+def _is_refused(argv: list[str | Path], first: Path, place: Path) -> bool:
+    """Run it once more, and put what that run got into a copy of the first one's trace."""
+    place.mkdir()
+    second = record(argv, cwd=place, options=["-q"]).trace
     again = {event.number: event for event in events_of(second)}
     in_step = True
 
@@ -43,7 +50,6 @@ def test_second_execution_is_not_taken_for_a_replay(
         given = tuple(s for s in other.segments if s.kind != SegmentKind.IN)
         return event._replace(result=other.result, segments=handed_in + given)
 
-    forged = forge(first, tmp_path / "x.srl", executed_again)
+    forged = forge(first, place / "x.srl", executed_again)
     # Out of step, the second run itself asked for something else than was recorded.
-    assert not in_step or verify(forged).returncode == 3
-    assert_faithful(first)
+    return not in_step or verify(forged).returncode == 3

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The agent: records a system call inside the recorded program, without a ptrace stop.
+ *
+ * It makes the call on the program's behalf, and writes what the recorder would have written: a
+ * record, its segments and their bytes, in the form that the trace file has (trace/schema.py), into
+ * memory that the recorder reads when it is full. What a call reads and writes comes from the one
+ * table of system calls, a row of which the recorder puts here when it is first needed. Whatever is
+ * not plain is handed over to the recorder: a call without a row here, memory that is not known to
+ * be there, a signal that waits.
+ *
+ * Freestanding: general registers only, a stack of its own, no data but the control page.
+ */
+#include "agent.h"
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long u64;
+typedef long s64;
+
+/* As agent_entry pushes them. */
+struct registers {
+    u64 r15, r14, r13, r12, rbp, rbx, r9, r8, r10, rdi, rsi, rdx;
+    u64 rcx; /* at the entry the site's struct descriptor */
+    u64 rax, flags;
+};
+
+/* Of a site; its trampoline hands over where it is. */
+struct descriptor {
+    u64 back; /* the address behind the syscall instruction */
+    u32 id;
+    u32 unused;
+};
+
+struct control {
+    u64 saved_rsp;
+    u32 stop, unused;
+    volatile u32 attention; /* the recorder wants to be asked before the next call, and after it */
+    u32 trap_at;            /* ... and behind the record of this number */
+    u32 reason;             /* of a handover */
+    u32 phase;              /* 0 in the program, 1 before the call, 2 behind it */
+    volatile u64 sequence;  /* odd while the three below are being changed */
+    u32 records, segments, payload, task;
+    u64 last_us, start_ns;
+    s64 result;
+    u32 crc; /* of what the call at hand was given */
+    u32 ranges, until_clock, crc_ready;
+    u64 previous_us;
+};
+
+enum { REASON_NONE, REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REASON_LARGE };
+
+enum { SOURCE_FIXED, SOURCE_ARGUMENT, SOURCE_RESULT, SOURCE_STRING };
+enum { WIDTH_S32, WIDTH_U32, WIDTH_U64, WIDTH_CONSTANT };
+enum { SUCCESS = 1, INTERRUPTED = 2, FAILED = 4, INPUT = 8 };
+enum { ROW_VALID = 1, ROW_BLOCKS = 2, ROW_PATH = 4 };
+
+struct item {
+    u8 argument, unused, source, width, operand, outcomes, limit_width, limit_operand;
+    u32 constant, limit, divide, multiply, add, shown;
+};
+
+struct row {
+    u8 flags, count, arity, unused[5];
+    struct item items[7];
+    u8 rest[24];
+};
+
+struct range {
+    u64 start, end; /* bit 0 of end: writable, privately */
+};
+
+struct record {
+    u8 kind, flags;
+    u16 site;
+    int nr;
+    u32 task, delta;
+    u64 rsp;
+    s64 result;
+    u32 crc;
+    u16 segments;
+    u64 args[6];
+} __attribute__((packed));
+
+struct segment {
+    u8 kind, base;
+    u32 length;
+    u64 offset, block;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct registers) == 15 * 8, "agent_entry");
+_Static_assert(sizeof(struct record) == 86 && sizeof(struct segment) == 22, "trace/codec.py");
+_Static_assert(sizeof(struct row) == 256 && sizeof(struct item) == 32, "agent_rows.py");
+
+enum { EVENT_SYSCALL = 1, SEGMENT_OUT = 0, SEGMENT_IN = 1 };
+enum { EFAULT = 14, EINTR = 4, MAX_RW_COUNT = 0x7ffff000 };
+#define ADDRESS_END (1UL << 56)
+
+#define CONTROL ((struct control *)AGENT_CONTROL)
+#define ROWS ((const struct row *)AGENT_ROWS)
+#define RANGES ((const struct range *)AGENT_RANGES)
+#define RECORDS ((struct record *)AGENT_RECORDS)
+#define SEGMENTS ((struct segment *)AGENT_SEGMENTS)
+#define PAYLOAD ((u8 *)AGENT_PAYLOAD)
+#define CRC_TABLE ((u32(*)[256])AGENT_CRC)
+
+extern s64 agent_call(struct registers *, volatile u32 *);
+extern void agent_time(s64 *);
+
+static void copy(u8 *to, const u8 *from, u64 length) {
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(length)::"memory");
+}
+
+static int handover(u32 reason) {
+    CONTROL->reason = reason;
+    return STOP_HANDOVER;
+}
+
+/* CRC-32 as zlib has it, eight bytes at a time (M. E. Kounavis and F. L. Berry, "A Systematic
+   Approach to Building High Performance Software-Based CRC Generators", 2005). */
+static void make_crc_table(void) {
+    for (u32 n = 0; n < 256; n++) {
+        u32 c = n;
+        for (int k = 0; k < 8; k++) c = c & 1 ? 0xedb88320u ^ c >> 1 : c >> 1;
+        CRC_TABLE[0][n] = c;
+    }
+    for (u32 n = 0; n < 256; n++)
+        for (int k = 1; k < 8; k++)
+            CRC_TABLE[k][n] = CRC_TABLE[0][CRC_TABLE[k - 1][n] & 255] ^ CRC_TABLE[k - 1][n] >> 8;
+    CONTROL->crc_ready = 1;
+}
+
+static u32 crc32(u32 crc, const u8 *data, u64 length) {
+    if (!CONTROL->crc_ready) make_crc_table();
+    crc = ~crc;
+    for (; length >= 8; data += 8, length -= 8) {
+        u64 w = *(const u64 *)data ^ crc;
+        crc = CRC_TABLE[7][w & 255] ^ CRC_TABLE[6][w >> 8 & 255] ^ CRC_TABLE[5][w >> 16 & 255] ^
+              CRC_TABLE[4][w >> 24 & 255] ^ CRC_TABLE[3][w >> 32 & 255] ^
+              CRC_TABLE[2][w >> 40 & 255] ^ CRC_TABLE[1][w >> 48 & 255] ^ CRC_TABLE[0][w >> 56];
+    }
+    while (length--) crc = CRC_TABLE[0][(crc ^ *data++) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+/* How many bytes from `address` on are known memory (privately writable, if asked). */
+static u64 known(u64 address, int writable) {
+    u32 low = 0, high = CONTROL->ranges;
+    while (low < high) {
+        u32 middle = (low + high) / 2;
+        if (RANGES[middle].start <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (!low) return 0;
+    u64 end = RANGES[low - 1].end & ~1UL;
+    if (address >= end || (writable && !(RANGES[low - 1].end & 1))) return 0;
+    /* Neighbours: what is readable goes on where the next begins. */
+    for (; low < CONTROL->ranges && RANGES[low].start == end; low++) {
+        if (writable && !(RANGES[low].end & 1)) break;
+        end = RANGES[low].end & ~1UL;
+    }
+    return end - address;
+}
+
+/* The number that the kernel sees; negative where it does (plan.py, value_of). */
+static s64 value(const u64 *args, u8 width, u8 operand, u32 constant) {
+    if (width == WIDTH_CONSTANT) return constant;
+    u64 v = args[operand];
+    if (width == WIDTH_U64) return (s64)v < 0 ? -1 : (s64)v;
+    v &= 0xffffffff;
+    return width == WIDTH_S32 && v >> 31 ? -1 : (s64)v;
+}
+
+/* plan.py, length_of. */
+static s64 measure(const struct item *item, const u64 *args, s64 result) {
+    s64 v;
+    if (item->source == SOURCE_FIXED) return item->constant;
+    v = item->source == SOURCE_RESULT ? result
+                                      : value(args, item->width, item->operand, item->constant);
+    if (item->limit_width != WIDTH_CONSTANT || item->limit) {
+        s64 limit = value(args, item->limit_width, item->limit_operand, item->limit);
+        if (limit < v) v = limit;
+    }
+    if (v < 0) return 0;
+    if (v > MAX_RW_COUNT) v = MAX_RW_COUNT; /* larger ones are cut below anyway */
+    v = (v + item->divide - 1) / item->divide * item->multiply + item->add;
+    return v < MAX_RW_COUNT ? v : MAX_RW_COUNT;
+}
+
+static int in_range(u64 address, s64 length) {
+    return address && length > 0 && address + length <= ADDRESS_END;
+}
+
+struct part {
+    u32 segments, payload;
+};
+
+static void add(struct part *part, int kind, int base, u64 address, u64 length) {
+    struct segment *s = &SEGMENTS[part->segments++];
+    s->kind = kind;
+    s->base = base;
+    s->length = length;
+    s->offset = 0;
+    s->block = 0;
+    copy(PAYLOAD + part->payload, (const u8 *)address, length);
+    part->payload += length;
+}
+
+/* Whether this path may lead to where what is written is more than a file's content. */
+static int is_special_path(const char *path, u64 length) {
+    if (length >= 4 && path[length - 4] == 'm' && path[length - 3] == 'e' && path[length - 2] == 'm')
+        return 1;
+    return length >= 6 && path[0] == '/' && path[1] == 'p' && path[2] == 'r' && path[3] == 'o' &&
+           path[4] == 'c';
+}
+
+__attribute__((used)) int agent_hook(struct registers *r) {
+    struct control *c = CONTROL;
+    const u64 args[6] = {r->rdi, r->rsi, r->rdx, r->r10, r->r8, r->r9};
+    const struct descriptor *site = (const struct descriptor *)r->rcx;
+    const struct row *row = &ROWS[r->rax];
+    struct part part;
+    u32 crc = 0;
+
+    c->phase = 1;
+    if (c->attention) return handover(REASON_ATTENTION);
+    if (r->rax >= MAX_ROWS || !(row->flags & ROW_VALID)) return handover(REASON_ROW);
+    if (c->records >= MAX_RECORDS || c->segments + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
+    part.segments = c->segments;
+    part.payload = c->payload;
+
+    /* What there is room for: all that the call may hand out, and paths. */
+    u64 most = 0;
+    for (int i = 0; i < row->count; i++) {
+        const struct item *item = &row->items[i];
+        u64 address = args[item->argument];
+        if (!address) continue;
+        if (item->outcomes & INPUT) {
+            most += item->shown;
+            continue;
+        }
+        s64 length = measure(item, args, MAX_RW_COUNT);
+        if (length <= 0 || address + length > ADDRESS_END) continue;
+        most += length;
+        if (most > MAX_PAYLOAD) return handover(REASON_LARGE);
+        if (known(address, 1) < (u64)length) return handover(REASON_RANGE);
+    }
+    if (most > MAX_PAYLOAD) return handover(REASON_LARGE);
+    if (part.payload + most > MAX_PAYLOAD) return handover(REASON_FULL);
+
+    for (int i = 0; i < row->count; i++) {
+        const struct item *item = &row->items[i];
+        u64 address = args[item->argument];
+        s64 length;
+        if (!(item->outcomes & INPUT) || !address) continue;
+        if (item->source == SOURCE_STRING) {
+            u64 there = known(address, 0), limit = item->limit;
+            if (there > limit) there = limit;
+            for (length = 0; (u64)length < there && ((const char *)address)[length]; length++) {
+            }
+            if ((u64)length == there) {
+                if (there < limit) return handover(REASON_RANGE);
+            } else
+                length++;
+            if (row->flags & ROW_PATH && is_special_path((const char *)address, length))
+                return handover(REASON_ROW);
+        } else {
+            length = measure(item, args, 0);
+            if (!in_range(address, length)) continue;
+            if (known(address, 0) < (u64)length) return handover(REASON_RANGE);
+        }
+        crc = crc32(crc, (const u8 *)address, length);
+        add(&part, SEGMENT_IN, item->argument, address, length < item->shown ? length : item->shown);
+    }
+
+    if (!c->until_clock--) {
+        s64 now[2];
+        agent_time(now);
+        u64 us = ((u64)now[0] * 1000000000 + now[1] - c->start_ns) / 1000;
+        if (us > c->last_us) c->last_us = us;
+        c->until_clock = 15;
+    }
+    u64 time = c->last_us;
+
+    c->crc = crc;
+    s64 result = agent_call(r, &c->attention);
+    c->phase = 2;
+    c->result = result;
+    int outcome = SUCCESS;
+    if (result < 0 && result > -4096) {
+        if (result == -EFAULT) return STOP_BY_HAND;
+        outcome = result == -EINTR || (result <= -512 && result >= -516) ? INTERRUPTED : FAILED;
+    }
+    if (row->flags & ROW_BLOCKS) c->until_clock = 0;
+    for (int i = 0; i < row->count; i++) {
+        const struct item *item = &row->items[i];
+        u64 address = args[item->argument];
+        if (!(item->outcomes & outcome) || !address) continue;
+        s64 length = measure(item, args, result);
+        if (in_range(address, length)) add(&part, SEGMENT_OUT, item->argument, address, length);
+    }
+
+    struct record *record = &RECORDS[c->records];
+    record->kind = EVENT_SYSCALL;
+    record->flags = 0;
+    record->site = site->id;
+    record->nr = r->rax;
+    record->task = c->task;
+    record->delta = time - c->previous_us;
+    record->rsp = c->saved_rsp;
+    record->result = result;
+    record->crc = crc;
+    record->segments = part.segments - c->segments;
+    for (int i = 0; i < 6; i++) record->args[i] = i < row->arity ? args[i] : 0;
+    c->previous_us = time;
+    c->sequence++;
+    __asm__ volatile("" ::: "memory");
+    c->segments = part.segments;
+    c->payload = part.payload;
+    c->records++;
+    __asm__ volatile("" ::: "memory");
+    c->sequence++;
+    c->phase = 0;
+    r->rax = result;
+    r->rcx = site->back;
+    return c->attention || c->records == c->trap_at ? STOP_MADE : 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Where the agent's parts lie. sysrift/record/agent_code.py has the same numbers, and checks them against
+   the vector at the start of the code. AGENT_SITES: struct descriptor of each site. */
+#define AGENT_CODE 0x1e1000000000
+#define AGENT_SITES 0x1e1000008000
+#define AGENT_CONTROL 0x1e1000010000
+#define AGENT_STACK_TOP 0x1e1000018000
+#define AGENT_CRC 0x1e1000018000
+#define AGENT_RANGES 0x1e100001a000
+#define AGENT_ROWS 0x1e1000020000
+#define AGENT_RECORDS 0x1e1000100000
+#define AGENT_SEGMENTS 0x1e1000160000
+#define AGENT_PAYLOAD 0x1e10001c0000
+#define AGENT_END 0x1e10002c0000
+
+#define MAX_RECORDS 4096
+#define MAX_SEGMENTS 16384
+#define MAX_PAYLOAD 0x100000
+#define MAX_RANGES 1024
+#define MAX_ROWS 512
+
+/* struct registers of the call at hand */
+#define AGENT_REGISTERS (AGENT_STACK_TOP - 15 * 8)
+
+/* struct control */
+#define SAVED_RSP 0
+#define STOP 8
+
+/* Why the agent stops for the recorder: a call that it leaves to it; one that it made; one of which it
+   cannot say what it wrote. */
+#define STOP_HANDOVER 1
+#define STOP_MADE 2
+#define STOP_BY_HAND 3

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent in one recorded process: putting it there, telling it things, taking its events out."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+from sysrift.native import AGENT_END, AGENT_START
+from sysrift.record import agent_code as at
+from sysrift.record.agent_code import Code, Control, agent_code
+from sysrift.record.agent_rows import describe
+from sysrift.record.sites import Site, Sites
+from sysrift.syscalls import NAMES, BadAddress, lookup
+from sysrift.trace.codec import RECORD, SEGMENT
+from sysrift.trace.writer import TraceWriter
+from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
+from sysrift.tracee import ptrace as pt
+
+_NR_MMAP, _NR_MPROTECT, _NR_MUNMAP = NAMES["mmap"], NAMES["mprotect"], NAMES["munmap"]
+_READ_WRITE, _READ_EXECUTE = 3, 5
+_MAP_FLAGS = 0x100000 | 0x02 | 0x20 | 0x4000  # FIXED_NOREPLACE, PRIVATE, ANONYMOUS, NORESERVE
+_DISPATCH = struct.Struct("<4Q")  # struct ptrace_sud_config (include/uapi/linux/ptrace.h)
+_RESULT_AT = 24  # of struct record
+_SEQUENCE_TRIES = 100
+
+
+class Agent:
+    """The agent of one process, which must be in a ptrace-stop for all but `take`."""
+
+    def __init__(self, tracee: Tracee, code: Code, sites: Sites, task: int) -> None:
+        self.tracee = tracee
+        self.code = code
+        self.sites = sites
+        self.task = task
+        self.last = Control()
+        """The control page as it was last read."""
+        self.last_nr = -1
+        """The system call of the last event that was taken out."""
+        self._taken = (0, 0, 0)
+        self._time = 0  # of that event, microseconds
+        self._maps: list[Mapping] = []
+        self._ranges = b""
+        self._rows: set[int] = set()
+        self._excluded: frozenset[int] = frozenset()
+        self._dispatching = False
+        sites.remote_syscall = self.remote_syscall
+
+    @classmethod
+    def put(cls, tracee: Tracee, task: int, start_ns: int, now_us: int) -> Agent | None:
+        """Put the agent into a process that can make remote system calls.
+
+        None when it was not built, or the process already has something there.
+        """
+        code = agent_code()
+        if code is None or not tracee.remote_site:
+            return None
+        length = AGENT_END - AGENT_START
+        try:
+            tracee.remote_syscall(_NR_MMAP, AGENT_START, length, _READ_WRITE, _MAP_FLAGS, -1, 0)
+            tracee.write(at.CODE, code.image)
+            tracee.remote_syscall(_NR_MPROTECT, at.CODE, at.CODE_SIZE, _READ_EXECUTE)
+        except (RemoteSyscallError, BadAddress):
+            return None
+        agent = cls(tracee, code, Sites(tracee, code.entry), task)
+        control = Control()
+        control.task, control.start_ns = task, start_ns
+        control.last_us = control.previous_us = agent._time = now_us
+        tracee.write(at.CONTROL, bytes(control))
+        return agent
+
+    def copy(self, tracee: Tracee, task: int) -> Agent:
+        """The agent of a forked process, in whose memory it is already."""
+        other = Agent(tracee, self.code, self.sites.copy(tracee), task)
+        other._taken, other._time, other.last_nr = self._taken, self._time, self.last_nr
+        other._maps, other._ranges = list(self._maps), self._ranges
+        other._rows, other._excluded = set(self._rows), self._excluded
+        other.set("task", task)
+        return other
+
+    # -- the control page -----------------------------------------------------------------------
+
+    def set(self, field: str, value: int) -> None:
+        """Write one field of the control page."""
+        size = getattr(Control, field).size
+        self.tracee.write(Control.address(field), value.to_bytes(size, "little"))
+
+    def read(self) -> Control:
+        """Read the control page."""
+        self.last = Control.from_buffer_copy(self.tracee.read(at.CONTROL, ctypes.sizeof(Control)))
+        return self.last
+
+    def dispatch(self, on: bool) -> None:
+        """Have system calls from outside of the agent's code raise SIGSYS (Syscall User Dispatch).
+
+        Raises OSError where the kernel cannot do so from outside (before Linux 6.4).
+        """
+        config = _DISPATCH.pack(1, 0, at.CODE, at.CODE_SIZE) if on else _DISPATCH.pack(0, 0, 0, 0)
+        buffer = ctypes.create_string_buffer(config, _DISPATCH.size)
+        pt.ptrace(
+            pt.PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG,
+            self.tracee.pid,
+            _DISPATCH.size,
+            ctypes.addressof(buffer),
+        )
+        self._dispatching = on
+
+    def forget_dispatch(self) -> None:
+        """The program has set up dispatch for itself."""
+        self._dispatching = False
+
+    def remote_syscall(self, nr: int, *args: int) -> int:
+        """`Tracee.remote_syscall`, which dispatch must not see."""
+        dispatching = self._dispatching
+        if dispatching:
+            self.dispatch(False)
+        try:
+            return self.tracee.remote_syscall(nr, *args)
+        finally:
+            if dispatching:
+                self.dispatch(True)
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def take(self, writer: TraceWriter) -> int:
+        """Put the events that the agent has made since the last time into the trace; how many.
+
+        The process may be running.
+        """
+        for _ in range(_SEQUENCE_TRIES):
+            control = self.read()
+            if control.sequence % 2 == 0:
+                break
+        else:
+            return 0
+        records, segments, payload = self._taken
+        count = control.records - records
+        if count <= 0:
+            return 0
+        read = self.tracee.read
+        raw = read(at.RECORDS + records * RECORD.size, count * RECORD.size)
+        if control.segments > segments:
+            parts = read(
+                at.SEGMENTS + segments * SEGMENT.size,
+                (control.segments - segments) * SEGMENT.size,
+            )
+        else:
+            parts = b""
+        data = b""
+        if control.payload > payload:
+            data = read(at.PAYLOAD + payload, control.payload - payload)
+        self._taken = (control.records, control.segments, control.payload)
+        self._time = writer.add_records(
+            self.task, raw, parts, data, self.sites.addresses, self._time
+        )
+        self.last_nr = struct.unpack_from("<i", raw, len(raw) - RECORD.size + 4)[0]
+        return count
+
+    def empty(self) -> None:
+        """All events have been taken: let the agent begin anew."""
+        self._taken = (0, 0, 0)
+        first = Control.address("records")
+        self.tracee.write(first, bytes(12))
+
+    @property
+    def known_numbers(self) -> frozenset[int]:
+        """The calls whose rows the agent has."""
+        return frozenset(self._rows)
+
+    @property
+    def room(self) -> int:
+        """How many more events fit."""
+        return at.MAX_RECORDS - self._taken[0]
+
+    # -- rows and memory ------------------------------------------------------------------------
+
+    def knows(self, nr: int) -> bool:
+        """Whether the agent can make this call; if so it has its row afterwards."""
+        if nr in self._rows:
+            return True
+        if nr in self._excluded:
+            return False
+        row = describe(lookup(nr))
+        if row is None:
+            return False
+        self.tracee.write(at.ROWS + nr * at.ROW_SIZE, row)
+        self._rows.add(nr)
+        return True
+
+    def exclude(self, numbers: frozenset[int]) -> None:
+        """From now on these calls are the recorder's."""
+        if numbers <= self._excluded:
+            return
+        self._excluded |= numbers
+        for nr in self._rows & numbers:
+            self.tracee.write(at.ROWS + nr * at.ROW_SIZE, bytes(at.ROW_SIZE))
+        self._rows -= numbers
+
+    def mapping(self, address: int) -> Mapping | None:
+        """What lies at an address."""
+        for _ in range(2):
+            for mapping in self._maps:
+                if mapping.start <= address < mapping.end:
+                    return mapping
+            self._maps = read_maps(self.tracee.pid)
+        return None
+
+    @property
+    def maps(self) -> list[Mapping]:
+        """All mappings, as they were known last."""
+        return self._maps
+
+    def look_at_memory(self) -> bool:
+        """Tell the agent which memory there is; False when it knew that already."""
+        self._maps = read_maps(self.tracee.pid)
+        return self._tell_ranges()
+
+    def memory_changed(self, start: int, end: int) -> None:
+        """Something was unmapped, or mapped anew, or protected."""
+        kept = [m for m in self._maps if m.end <= start or end <= m.start]
+        if len(kept) < len(self._maps):
+            self._maps = kept
+            self._tell_ranges()
+
+    def forget_memory(self) -> None:
+        """Anything may have changed."""
+        self._maps = []
+        self._tell_ranges()
+
+    def _tell_ranges(self) -> bool:
+        ranges: list[tuple[int, int]] = []
+        for mapping in self._maps:
+            if mapping.shared or not mapping.prot & 1 or mapping.is_kernel:
+                continue
+            if mapping.name.startswith("/dev/"):
+                continue
+            writable = mapping.prot >> 1 & 1
+            if ranges and ranges[-1][1] == mapping.start | writable:
+                ranges[-1] = (ranges[-1][0], mapping.end | writable)
+            else:
+                ranges.append((mapping.start, mapping.end | writable))
+        del ranges[at.RANGE_COUNT :]
+        packed = b"".join(at.RANGE.pack(*each) for each in ranges)
+        if packed == self._ranges:
+            return False
+        self._ranges = packed
+        self.tracee.write(at.RANGES, packed)
+        self.set("ranges", len(ranges))
+        return True
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def call(self, address: int) -> Site | None:
+        """A call came from a site: known to the agent now, patched perhaps; None if it cannot."""
+        return self.sites.called(address, self.mapping(address), self._maps)
+
+    def remove(self, able: bool = True) -> None:
+        """Take everything out of the process.
+
+        Not `able`: no system call may be made for it. Its code is what it was, and dispatch is off.
+        """
+        self.sites.restore_all()
+        if self._dispatching:
+            self.dispatch(False)
+        if self.tracee.remote_site and able:
+            self.sites.unmap()
+            try:
+                length = AGENT_END - AGENT_START
+                self.tracee.remote_syscall(_NR_MUNMAP, AGENT_START, length)
+            except RemoteSyscallError:
+                pass

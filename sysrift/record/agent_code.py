@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent's code and the layout of its memory in a recorded process (`native/agent.c`)."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from sysrift import native
+from sysrift.native import AGENT_END, AGENT_START
+
+CODE = AGENT_START
+CODE_SIZE = 0x4000
+SITES, SITE_COUNT = AGENT_START + 0x8000, 0x800
+CONTROL = AGENT_START + 0x10000
+STACK_TOP = AGENT_START + 0x18000
+RANGES, RANGE_COUNT = AGENT_START + 0x1A000, 1024
+ROWS, ROW_SIZE, ROW_COUNT = AGENT_START + 0x20000, 256, 512
+RECORDS, MAX_RECORDS = AGENT_START + 0x100000, 4096
+SEGMENTS = AGENT_START + 0x160000
+PAYLOAD = AGENT_START + 0x1C0000
+
+_MAGIC = b"SRTAGENT"
+_SAVED = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r9", "r8", "r10", "rdi", "rsi", "rdx", "rcx",
+          "rax", "eflags")  # fmt: skip
+SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumerate(_SAVED))
+"""(register, address) of what the agent keeps of the program while it deals with a call."""
+
+DESCRIPTOR = struct.Struct("<QII")
+RANGE = struct.Struct("<QQ")
+
+
+class Control(ctypes.LittleEndianStructure):
+    """`struct control`."""
+
+    _fields_ = [
+        ("saved_rsp", ctypes.c_uint64),
+        ("stop", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
+        ("attention", ctypes.c_uint32),
+        ("trap_at", ctypes.c_uint32),
+        ("reason", ctypes.c_uint32),
+        ("phase", ctypes.c_uint32),
+        ("sequence", ctypes.c_uint64),
+        ("records", ctypes.c_uint32),
+        ("segments", ctypes.c_uint32),
+        ("payload", ctypes.c_uint32),
+        ("task", ctypes.c_uint32),
+        ("last_us", ctypes.c_uint64),
+        ("start_ns", ctypes.c_uint64),
+        ("result", ctypes.c_int64),
+        ("crc", ctypes.c_uint32),
+        ("ranges", ctypes.c_uint32),
+        ("until_clock", ctypes.c_uint32),
+        ("crc_ready", ctypes.c_uint32),
+        ("previous_us", ctypes.c_uint64),
+    ]
+
+    saved_rsp: int
+    stop: int
+    attention: int
+    trap_at: int
+    reason: int
+    phase: int
+    sequence: int
+    records: int
+    segments: int
+    payload: int
+    task: int
+    last_us: int
+    start_ns: int
+    result: int
+    crc: int
+    ranges: int
+    until_clock: int
+    previous_us: int
+
+    @staticmethod
+    def address(field: str) -> int:
+        """Where a field lies in the process."""
+        offset: int = getattr(Control, field).offset
+        return CONTROL + offset
+
+
+STOP_HANDOVER, STOP_MADE, STOP_BY_HAND = range(1, 4)
+REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REASON_LARGE = range(1, 6)
+
+
+class Code(NamedTuple):
+    """The agent's code, and the places in it that the recorder must know."""
+
+    image: bytes
+    entry: int
+    precheck: int
+    """From here to `after`, a call is about to be made."""
+    after: int
+    bail: int
+    by_hand: int
+    stopped: int
+    """Where it stands when it has stopped for the recorder."""
+
+
+@functools.cache
+def agent_code() -> Code | None:
+    """The code as it was built when SysRift was installed; None when it was not."""
+    path = Path(native.__file__).with_name("agent")
+    try:
+        image = path.read_bytes()
+        magic, *places, end, saved = struct.unpack_from("<8s8Q", image)
+    except (OSError, struct.error):
+        return None
+    if magic != _MAGIC or end != AGENT_END or saved != SAVED[0][1] or len(image) > CODE_SIZE:
+        return None
+    return Code(image, *places)

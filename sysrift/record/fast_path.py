@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Recording by the agent: what the recorder has to do for it at a process's stops.
+
+While it records, a process runs without syscall-stops. It comes to a stop when
+
+* a `syscall` instruction that is not patched is executed (SIGSYS, Syscall User Dispatch): the
+  recorder directs the call to the agent, patches the site, or follows the call itself;
+* the agent hands a call over, has made one after which it was asked to stop, or cannot say what
+  one has written (a SIGSTOP that it sends to itself);
+* anything else happens, as to any tracee. A signal that comes in the midst of the agent waits until
+  that is out of the way: what the program sees of itself is never in the agent.
+
+A call that the recorder follows itself is one as without the agent: the instruction is put back for
+it, dispatch is off, and there are a syscall-entry-stop and a syscall-exit-stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sysrift.native import AGENT_END, AGENT_START
+from sysrift.record import agent_code as at
+from sysrift.record.agent import Agent
+from sysrift.record.call import Call
+from sysrift.record.mapped_files import WRITERS
+from sysrift.record.signals import Action, action_of, is_synchronous
+from sysrift.record.sites import Site
+from sysrift.syscalls import NAMES, BadAddress, ReplayClass, lookup
+from sysrift.tracee import Registers
+from sysrift.tracee import ptrace as pt
+from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
+from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
+
+if TYPE_CHECKING:
+    from sysrift.record.recorder import Recorder
+
+_SYS_USER_DISPATCH = 2  # si_code of SIGSYS (include/uapi/asm-generic/siginfo.h)
+_PR_SET_SYSCALL_USER_DISPATCH = 59
+_NR_PRCTL, _NR_MMAP, _NR_BRK = NAMES["prctl"], NAMES["mmap"], NAMES["brk"]
+_NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
+_NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
+_MAP_FIXED, _PROT_WRITE = 0x10, 2
+_REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
+_WRITERS = frozenset(WRITERS)
+
+
+class FastPath:
+    """The agent's side of one process's recorder."""
+
+    def __init__(self, recorder: Recorder, agent: Agent, borrowed: bool = False) -> None:
+        """`borrowed`: a vfork child, in its parent's memory, whose calls the recorder follows."""
+        self._recorder = recorder
+        self.agent = agent
+        self._borrowed = borrowed
+        self.following = borrowed
+        """Whether the process has syscall-stops."""
+        self._lifted: Site | None = None
+        self._attention = False
+
+    @classmethod
+    def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
+        """At the exit of an execve: the new program gets the agent, if it can have one."""
+        agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
+        if agent is None:
+            return None
+        try:
+            agent.dispatch(True)
+        except OSError:
+            agent.remove()
+            return None
+        fast = cls(recorder, agent)
+        fast.look_at_limits()
+        return fast
+
+    def born(self, child: Recorder, borrowed: bool) -> FastPath:
+        """What a new process of this one has, at its first stop."""
+        if borrowed:
+            fast = FastPath(child, self.agent.copy(child.tracee, self.agent.task), borrowed=True)
+            fast.ask(True)  # the memory is one: its parent's agent hands all calls over
+            self._attention = True
+            return fast
+        fast = FastPath(child, self.agent.copy(child.tracee, child.id))
+        fast.ask(False)
+        fast.agent.dispatch(True)
+        return fast
+
+    # -- between two stops ----------------------------------------------------------------------
+
+    @property
+    def request(self) -> int:
+        """The ptrace request that lets the process run."""
+        return pt.PTRACE_SYSCALL if self.following else pt.PTRACE_CONT
+
+    def take(self) -> bool:
+        """Put what the agent has recorded into the trace. The process may be running."""
+        if self._borrowed:
+            return False
+        try:
+            count = self.agent.take(self._recorder.writer)
+        except BadAddress:
+            return False  # it is gone
+        return bool(count)
+
+    def ask(self, wanted: bool) -> None:
+        """Have the agent stop at the next boundary, or not."""
+        if wanted != self._attention:
+            self._attention = wanted
+            self.agent.set("attention", int(wanted))
+
+    def look_at_limits(self) -> None:
+        """When a checksum is due, the agent shall stop right behind that event."""
+        every = self._recorder.options.checksum_every
+        if not every:
+            return
+        taken = at.MAX_RECORDS - self.agent.room
+        due = every - self._recorder.writer.number(self._recorder.id) % every
+        self.agent.set("trap_at", taken + due if due <= self.agent.room else 0)
+
+    # -- stops ----------------------------------------------------------------------------------
+
+    def on_stop(self, status: int) -> bool:
+        """A stop; True when it was the agent's affair and the process goes on."""
+        recorder = self._recorder
+        if self.take():
+            recorder.at_boundary = False
+        event, sig = status >> 16, os.WSTOPSIG(status)
+        if status == SYSCALL_STOP or event not in (0, pt.PTRACE_EVENT_STOP, pt.PTRACE_EVENT_EXIT):
+            return False
+        tracee = recorder.tracee
+        if event == 0 and sig == signal.SIGSYS and not self.following:
+            code = struct.unpack_from("<i", tracee.siginfo(), 8)[0]
+            if code == _SYS_USER_DISPATCH:
+                self._dispatched(tracee.registers())
+                return True
+        registers = tracee.registers()
+        inside = AGENT_START <= registers.rip < AGENT_END
+        if not inside and not self.agent.sites.in_trampoline(registers.rip):
+            return False
+        if event == 0 and sig == signal.SIGSTOP and registers.rip == self.agent.code.stopped:
+            self._stopped()
+            return True
+        if event == pt.PTRACE_EVENT_EXIT:
+            self._dies_inside()
+            return False
+        if event == pt.PTRACE_EVENT_STOP:
+            if sig != signal.SIGTRAP:
+                return False  # a group-stop
+            if recorder.held or recorder.leaving:
+                self._ask_now(registers)
+            recorder.resume()
+            return True
+        self._signal_inside(sig, registers)
+        return True
+
+    def _signal_inside(self, sig: int, registers: Registers) -> None:
+        """A signal came while the program is in the agent."""
+        recorder, tracee = self._recorder, self._recorder.tracee
+        siginfo = tracee.siginfo()
+        if is_synchronous(sig, siginfo):
+            # The agent touched memory that is not there after all.
+            before = self.agent.read().phase == 1
+            registers.rip = self.agent.code.bail if before else self.agent.code.by_hand
+            registers.orig_rax = NO_SYSCALL
+            if before:
+                self.agent.set("reason", at.REASON_ROW)
+            tracee.set_registers(registers)
+            recorder.resume()
+            return
+        original = recorder.held.original_siginfo(sig)
+        if action_of(tracee.pid, sig) in (Action.IGNORE, Action.STOP):
+            recorder.resume(sig)
+            return
+        recorder.held.hold(sig, original or siginfo)
+        self._ask_now(registers)
+        recorder.resume()
+
+    def _ask_now(self, registers: Registers) -> None:
+        """Get the program out of the agent: before the call, or right after it."""
+        self.ask(True)
+        code = self.agent.code
+        if code.precheck <= registers.rip < code.after:
+            registers.rip = code.bail
+            self.agent.set("reason", at.REASON_ATTENTION)
+        elif registers.rip == code.after and signed(registers.rax) in RESTARTS:
+            # The kernel shall not make the call again: its interruption is an event.
+            registers.orig_rax = NO_SYSCALL
+        else:
+            return
+        registers.orig_rax = NO_SYSCALL
+        self._recorder.tracee.set_registers(registers)
+
+    def _dies_inside(self) -> None:
+        """Killed while the agent made a call: that is the last event."""
+        control = self.agent.read()
+        if control.phase == 0:
+            return
+        registers = self._program_registers()
+        site = self.agent.sites.of_descriptor(registers.rcx)
+        if site is not None:
+            self._recorder.call = self._call(registers, site, control.crc)
+
+    def _program_registers(self) -> Registers:
+        """The program's own registers, while it is in the agent's C code, or behind it."""
+        registers = self._recorder.tracee.registers()
+        data = self._recorder.tracee.read(at.SAVED[0][1], 8 * len(at.SAVED))
+        for (name, _), value in zip(at.SAVED, struct.unpack(f"<{len(at.SAVED)}Q", data)):
+            setattr(registers, name, value)
+        registers.rsp = self.agent.last.saved_rsp
+        registers.r11 = registers.eflags
+        return registers
+
+    # -- calls that come to the recorder --------------------------------------------------------
+
+    def _dispatched(self, registers: Registers) -> None:
+        """A `syscall` instruction was executed that is not patched."""
+        recorder, agent = self._recorder, self.agent
+        address = registers.rip = registers.rip - 2
+        registers.orig_rax = NO_SYSCALL
+        if self._stands_before(registers):
+            return
+        nr = registers.rax
+        row = lookup(nr)
+        if row is not None and row.replay_class is ReplayClass.TASK and not recorder.options.follow:
+            # What is not recorded shall not have the agent either.
+            recorder.tracee.set_registers(registers)
+            self.leave()
+            recorder.resume()
+            return
+        if not agent.knows(nr):
+            self._follow(registers, address)
+            return
+        recorder.tracee.set_registers(registers)
+        site = agent.call(address)
+        if site is None:
+            self._follow(registers, address)
+            return
+        if not site.hole:
+            registers.rcx, registers.rip = site.descriptor, agent.code.entry
+        recorder.tracee.set_registers(registers)
+        recorder.resume()
+
+    def _stands_before(self, registers: Registers) -> bool:
+        """The program is about to make a call: signals that wait come here, and it may leave."""
+        recorder = self._recorder
+        if not recorder.held and not recorder.leaving:
+            return False
+        recorder.tracee.set_registers(registers)
+        self._boundary(registers)
+        recorder.go_on_from_boundary()
+        return True
+
+    def _boundary(self, registers: Registers) -> None:
+        self.ask(False)
+        self._recorder.stands_at(registers.rip, registers.rsp)
+
+    def _follow(self, registers: Registers, address: int) -> None:
+        """Let the recorder follow the call at `address` by ptrace."""
+        site = self.agent.sites.at(address)
+        if site is not None and site.hole:
+            self.agent.sites.lift(site)
+            self._lifted = site
+        registers.rip, registers.orig_rax = address, NO_SYSCALL
+        self._recorder.tracee.set_registers(registers)
+        if not self._borrowed:
+            self.agent.dispatch(False)
+        self.following = True
+        self._recorder.resume()
+
+    def entered(self) -> None:
+        """The syscall-entry-stop of a call that is followed."""
+        if self._lifted is not None:
+            self.agent.sites.put_back(self._lifted)
+            self._lifted = None
+
+    def returned(self, nr: int, args: tuple[int, ...], result: int) -> None:
+        """The syscall-exit-stop of one, after it was logged: the agent goes on, if it can."""
+        if not -4096 < result < 0:
+            self._memory_call(nr, args, result)
+        if self._borrowed:
+            return
+        recorder = self._recorder
+        if nr == _NR_PRCTL and args[0] & 0xFFFFFFFF == _PR_SET_SYSCALL_USER_DISPATCH:
+            self.agent.forget_dispatch()
+            self.leave()
+        elif recorder.shared or recorder.filtered or recorder.reached.memory_opened:
+            self.leave()
+        else:
+            if recorder.mapped_files:
+                self.agent.exclude(_WRITERS)
+            self.following = False
+            if self._attention:
+                # It made a vfork child, who has used the same memory.
+                self.ask(False)
+                self.agent.forget_memory()
+            self.agent.set("until_clock", 0)
+            self.look_at_limits()
+            self.agent.dispatch(True)
+
+    def _memory_call(self, nr: int, args: tuple[int, ...], result: int) -> None:
+        """Mappings may have changed: what the agent knows of them must not be wrong."""
+        agent = self.agent
+        start, length = args[0], args[1] + 4095 & ~4095
+        if nr == _NR_MMAP:
+            if args[3] & _MAP_FIXED:
+                self._gone(result, result + length)
+        elif nr == _NR_MUNMAP:
+            self._gone(start, start + length)
+        elif nr in _NR_MPROTECT:
+            agent.memory_changed(start, start + length)
+            if args[2] & _PROT_WRITE:
+                agent.sites.forget(start, start + length, restore=True)
+        elif nr == _NR_BRK:
+            agent.memory_changed(result, result + (1 << 40))
+            for mapping in [m for m in agent.maps if m.name == "[heap]"]:
+                agent.memory_changed(mapping.start, mapping.end)
+        elif nr == _NR_MREMAP:
+            self._gone(start, start + length)
+            self._gone(result, result + (args[2] + 4095 & ~4095))
+        elif nr in _REMAPPING:
+            agent.forget_memory()
+
+    def _gone(self, start: int, end: int) -> None:
+        self.agent.memory_changed(start, end)
+        self.agent.sites.forget(start, end, restore=False)
+
+    # -- the agent's own stops ------------------------------------------------------------------
+
+    def _stopped(self) -> None:
+        """The agent has something to say."""
+        stop = self.agent.read().stop
+        registers = self._program_registers()
+        if stop == at.STOP_MADE:
+            self._made(registers)
+        elif stop == at.STOP_BY_HAND:
+            self._finish_by_hand(registers)
+        else:
+            self._handed_over(registers)
+
+    def _handed_over(self, registers: Registers) -> None:
+        recorder, agent = self._recorder, self.agent
+        site = agent.sites.of_descriptor(registers.rcx)
+        if site is None:
+            raise RuntimeError(f"the agent names no site: {registers.rcx:#x}")
+        registers.rip, registers.orig_rax = site.address, NO_SYSCALL
+        reason = agent.read().reason
+        if self._stands_before(registers):
+            return
+        again = False
+        if self._borrowed:
+            pass
+        elif reason == at.REASON_FULL:
+            agent.empty()
+            self.look_at_limits()
+            again = True
+        elif reason == at.REASON_RANGE:
+            again = agent.look_at_memory()
+        elif reason == at.REASON_ATTENTION:
+            self.ask(False)
+            again = True
+        elif reason == at.REASON_ROW:
+            again = registers.rax not in agent.known_numbers and agent.knows(registers.rax)
+        if not again:
+            self._follow(registers, site.address)
+            return
+        if not site.hole:
+            registers.rcx, registers.rip = site.descriptor, agent.code.entry
+        recorder.tracee.set_registers(registers)
+        recorder.resume()
+
+    def _made(self, registers: Registers) -> None:
+        """Right behind a call that the agent has made, as it was asked to."""
+        recorder = self._recorder
+        registers.rip = registers.rcx
+        registers.orig_rax = NO_SYSCALL
+        if signed(registers.rax) in RESTARTS:
+            nr = self.agent.last_nr & MASK
+            if recorder.held:
+                registers.orig_rax = nr  # the kernel decides: EINTR, or again
+            else:
+                registers.rip, registers.rax = registers.rip - 2, nr
+        recorder.tracee.set_registers(registers)
+        self._boundary(registers)
+        recorder.checksum_if_due()
+        self.look_at_limits()
+        recorder.go_on_from_boundary()
+
+    def _finish_by_hand(self, registers: Registers) -> None:
+        """Behind a call of which the agent cannot say what it wrote."""
+        recorder = self._recorder
+        site = self.agent.sites.of_descriptor(registers.rcx)
+        if site is None:
+            raise RuntimeError(f"the agent names no site: {registers.rcx:#x}")
+        control = self.agent.read()
+        call = self._call(registers, site, control.crc)
+        registers.rip = registers.rcx = site.address + 2
+        registers.rax = control.result & MASK
+        registers.orig_rax = call.nr & MASK if control.result in RESTARTS else NO_SYSCALL
+        recorder.tracee.set_registers(registers)
+        self.ask(False)
+        recorder.finish_call(call, registers.rip, registers.rsp, control.result)
+        self.look_at_limits()
+        recorder.go_on_from_boundary()
+
+    def _call(self, registers: Registers, site: Site, crc: int) -> Call:
+        nr = registers.rax
+        recorder = self._recorder
+        call = Call(
+            nr, registers.arguments, site.address, registers.rsp, recorder.now_us(), lookup(nr)
+        )
+        recorder.note_inputs(call)
+        call.input_crc = crc
+        return call
+
+    # -- the end --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def absent(self) -> Iterator[None]:
+        """Within it, the program's code is what it was."""
+        self.agent.sites.restore_all()
+        try:
+            yield
+        finally:
+            try:
+                self.agent.sites.patch_all()
+            except BadAddress:
+                pass  # the process is gone
+
+    def is_inside(self) -> bool:
+        """Whether the program is in the agent just now."""
+        rip = self._recorder.tracee.registers().rip
+        return AGENT_START <= rip < AGENT_END or self.agent.sites.in_trampoline(rip)
+
+    def leave(self) -> None:
+        """Take the agent out of the process, which goes on with syscall-stops."""
+        recorder = self._recorder
+        if not self._borrowed:
+            if self.is_inside():
+                self._get_out()
+            self.take()
+            self.agent.remove(able=not recorder.filtered)
+        recorder.fast = None
+
+    def _get_out(self) -> None:
+        """Let the agent bring what it does to an end, or give it up."""
+        tracee = self._recorder.tracee
+        self._ask_now(tracee.registers())
+        for _ in range(_STOPS_INSIDE):
+            tracee.resume(pt.PTRACE_CONT)
+            status = tracee.wait()
+            sig = os.WSTOPSIG(status) if status >> 16 == 0 else 0
+            if sig == signal.SIGSTOP and tracee.registers().rip == self.agent.code.stopped:
+                break
+            if sig:
+                tracee.held_signals.append((sig, tracee.siginfo()))
+        stop = self.agent.read().stop
+        registers = self._program_registers()
+        if stop == at.STOP_MADE:
+            registers.rip = registers.rcx
+            if signed(registers.rax) in RESTARTS:
+                self.take()
+                registers.rip, registers.rax = registers.rip - 2, self.agent.last_nr & MASK
+        else:
+            site = self.agent.sites.of_descriptor(registers.rcx)
+            if site is not None:
+                registers.rip = site.address
+                if stop == at.STOP_BY_HAND:
+                    registers.rip, registers.rax = site.address + 2, self.agent.last.result & MASK
+        registers.orig_rax = NO_SYSCALL
+        tracee.set_registers(registers)
+
+
+_STOPS_INSIDE = 64
+
+__all__ = ["FastPath"]

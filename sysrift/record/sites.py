@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Making `syscall` instructions jump to the agent.
+
+A site is two bytes, which is a short jump: to five bytes of padding nearby that nothing executes,
+and from there to the site's trampoline. So nothing but the `syscall` itself is displaced: a jump to
+the instruction behind it, and a return there from a signal handler, find what they always found.
+(462 of the 526 sites of Debian 12's C library have such padding within reach.)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sysrift.record.agent_code import DESCRIPTOR, SITE_COUNT, SITES
+from sysrift.syscalls import NAMES, BadAddress
+from sysrift.tracee import Mapping, RemoteSyscallError, Tracee
+
+SYSCALL = b"\x0f\x05"
+_JUMP = 5
+_REACH = 128  # of a short jump, from behind it
+_BEFORE = 256  # bytes decoded ahead of what is looked at, to be in step with the instructions
+_STARTS = (0, 1, 2, 3, 5)
+_LONGEST = 15
+_NEAR = 0x7000_0000  # of a jump with 32 bits, with something to spare
+_PAGE = 4096
+_TRAMPOLINE = 32
+_TRAMPOLINE_CODE = struct.Struct("<2sQ2sQ3s")
+_NR_MMAP, _NR_MUNMAP = NAMES["mmap"], NAMES["munmap"]
+_READ_EXECUTE = 5
+_MAP_FLAGS = 0x100000 | 0x02 | 0x20  # MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_ANONYMOUS
+_DISTANCES = (0x4000_0000, 0x3000_0000, 0x5000_0000, 0x2000_0000, 0x6000_0000)
+
+PATCH_AT = 3
+"""A site is patched at its so many-th call: most are used once or twice, and go by a stop."""
+
+
+class Site(NamedTuple):
+    """A `syscall` instruction, and what leads from it to the agent."""
+
+    address: int
+    id: int
+    hole: int = 0
+    """The address of the padding that was used, 0 while the instruction is as it was."""
+    displaced: bytes = b""
+    """What was there."""
+    trampoline: int = 0
+
+    @property
+    def long_jump(self) -> bytes:
+        """What the padding becomes."""
+        return b"\xe9" + struct.pack("<i", self.trampoline - (self.hole + _JUMP))
+
+    @property
+    def descriptor(self) -> int:
+        """The address of the site's `struct descriptor`."""
+        return SITES + self.id * DESCRIPTOR.size
+
+    @property
+    def short_jump(self) -> bytes:
+        """What the two bytes become."""
+        return b"\xeb" + struct.pack("<b", self.hole - (self.address + 2))
+
+
+class _Zone:
+    """A page of trampolines, near enough to the sites that jump there."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        self.used = 0
+
+
+class Sites:
+    """The sites of one process that the agent knows."""
+
+    def __init__(self, tracee: Tracee, entry: int) -> None:
+        self._tracee = tracee
+        self._entry = entry
+        self.remote_syscall: Callable[..., int] = tracee.remote_syscall
+        self._sites: dict[int, Site] = {}
+        self._calls: dict[int, int] = {}
+        self._zones: list[_Zone] = []
+        self._never: set[int] = set()
+        self._next_id = 0
+        self.addresses: list[int] = []
+        """Of all sites there ever were, by their ids."""
+
+    def copy(self, tracee: Tracee) -> Sites:
+        """What a forked process has."""
+        other = Sites(tracee, self._entry)
+        other._sites = dict(self._sites)
+        other._calls = dict(self._calls)
+        for zone in self._zones:
+            theirs = _Zone(zone.address)
+            theirs.used = zone.used
+            other._zones.append(theirs)
+        other._never = set(self._never)
+        other._next_id = self._next_id
+        other.addresses = list(self.addresses)
+        return other
+
+    def at(self, address: int) -> Site | None:
+        """The site at an address, if the agent knows it."""
+        return self._sites.get(address)
+
+    def of_descriptor(self, address: int) -> Site | None:
+        """The site whose descriptor that is."""
+        index, rest = divmod(address - SITES, DESCRIPTOR.size)
+        if rest or not 0 <= index < len(self.addresses):
+            return None
+        return self._sites.get(self.addresses[index])
+
+    def in_trampoline(self, address: int) -> bool:
+        """Whether that is on the way from a site to the agent."""
+        if any(zone.address <= address < zone.address + _PAGE for zone in self._zones):
+            return True
+        return any(s.hole and s.hole <= address < s.hole + _JUMP for s in self._sites.values())
+
+    # -- patching -------------------------------------------------------------------------------
+
+    def called(self, address: int, mapping: Mapping | None, taken: list[Mapping]) -> Site | None:
+        """A call was made from a `syscall` instruction: make it known to the agent.
+
+        `mapping` is what it lies in, `taken` all mappings. At its third call it is patched, if
+        that is possible. None when the agent can know no more sites.
+        """
+        site = self._sites.get(address)
+        if site is None:
+            if self._next_id == SITE_COUNT:
+                return None
+            site = Site(address, self._next_id)
+            self._next_id += 1
+            self.addresses.append(address)
+            self._sites[address] = site
+            self._tracee.write(site.descriptor, DESCRIPTOR.pack(address + 2, site.id, 0))
+        calls = self._calls[address] = self._calls.get(address, 0) + 1
+        if calls >= PATCH_AT and not site.hole and address not in self._never:
+            site = self._patched(site, mapping, taken)
+        return site
+
+    def _patched(self, site: Site, mapping: Mapping | None, taken: list[Mapping]) -> Site:
+        fit = mapping is not None and not mapping.shared and mapping.prot & 6 == 4
+        hole = None
+        if fit and mapping is not None and (mapping.is_file or mapping.name == "[vdso]"):
+            hole = find_hole(self._tracee.read_some, site.address, mapping, self._used_holes())
+        trampoline = None if hole is None else self._trampoline(site, taken)
+        if hole is None or trampoline is None:
+            self._never.add(site.address)
+            return site
+        displaced = self._tracee.read(hole, _JUMP)
+        patched = site._replace(hole=hole, displaced=displaced, trampoline=trampoline)
+        self._patch(patched)
+        self._sites[site.address] = patched
+        return patched
+
+    def _used_holes(self) -> list[int]:
+        return [site.hole for site in self._sites.values() if site.hole]
+
+    def _trampoline(self, site: Site, taken: list[Mapping]) -> int | None:
+        zone = next((z for z in self._zones if _fits(z, site.address)), None)
+        if zone is None:
+            address = self._map_near(site.address, taken)
+            if address is None:
+                return None
+            zone = _Zone(address)
+            self._zones.append(zone)
+        at = zone.address + zone.used
+        zone.used += _TRAMPOLINE
+        # movabs $descriptor,%rcx; movabs $agent_entry,%r11; jmp *%r11
+        code = _TRAMPOLINE_CODE.pack(
+            b"\x48\xb9", site.descriptor, b"\x49\xbb", self._entry, b"\x41\xff\xe3"
+        )
+        self._tracee.write(at, code)
+        return at
+
+    def _map_near(self, site: int, taken: list[Mapping]) -> int | None:
+        """A page for trampolines: where neither a heap nor the next libraries would come soon."""
+        for distance in _DISTANCES:
+            for address in (site - distance & -_PAGE, site + distance & -_PAGE):
+                if address < 0x10000 or any(
+                    m.start < address + _PAGE and address < m.end for m in taken
+                ):
+                    continue
+                try:
+                    self.remote_syscall(_NR_MMAP, address, _PAGE, _READ_EXECUTE, _MAP_FLAGS, -1, 0)
+                except RemoteSyscallError:
+                    continue
+                return address
+        return None
+
+    # -- taking away ----------------------------------------------------------------------------
+
+    def lift(self, site: Site) -> None:
+        """Put the `syscall` instruction back for a moment, for a call that the recorder follows."""
+        if site.hole:
+            self._tracee.write(site.address, SYSCALL)
+
+    def put_back(self, site: Site) -> None:
+        """Undo `lift`, if the memory is still there."""
+        if site.hole:
+            try:
+                self._tracee.write(site.address, site.short_jump)
+            except BadAddress:
+                self._sites.pop(site.address, None)
+
+    def forget(self, start: int, end: int, restore: bool) -> None:
+        """Memory is unmapped, mapped anew, or (`restore`) may be written to by the program."""
+        for site in list(self._sites.values()):
+            holed = site.hole and start < site.hole + _JUMP and site.hole < end
+            if holed or (start < site.address + 2 and site.address < end):
+                if restore:
+                    self._restore(site)
+                    self._never.add(site.address)
+                    self._sites[site.address] = site._replace(hole=0)
+                elif holed and not start <= site.address < end:
+                    self._restore(site)
+                    self._sites[site.address] = site._replace(hole=0)
+                else:
+                    del self._sites[site.address]
+                    self._calls.pop(site.address, None)
+                    self._never.discard(site.address)
+
+    def _restore(self, site: Site) -> None:
+        if site.hole:
+            for address, data in ((site.address, SYSCALL), (site.hole, site.displaced)):
+                try:
+                    self._tracee.write(address, data)
+                except BadAddress:
+                    pass  # unmapped
+
+    def restore_all(self) -> None:
+        """Make all code what it was; the trampolines stay."""
+        for site in self._sites.values():
+            self._restore(site)
+
+    def patch_all(self) -> None:
+        """Undo `restore_all`."""
+        for site in self._sites.values():
+            if site.hole:
+                self._patch(site)
+
+    def _patch(self, site: Site) -> None:
+        self._tracee.write(site.hole, site.long_jump)
+        self._tracee.write(site.address, site.short_jump)
+
+    def unmap(self) -> None:
+        """Unmap the trampolines; no site may be patched any more."""
+        for zone in self._zones:
+            try:
+                self.remote_syscall(_NR_MUNMAP, zone.address, _PAGE)
+            except RemoteSyscallError:
+                pass
+        self._zones = []
+
+
+def _fits(zone: _Zone, site: int) -> bool:
+    return zone.used + _TRAMPOLINE <= _PAGE and abs(zone.address - site) < _NEAR
+
+
+def find_hole(
+    read: Callable[[int, int], bytes], site: int, mapping: Mapping, used: list[int]
+) -> int | None:
+    """The address of five bytes of padding that a short jump at `site` reaches; None for none.
+
+    Padding is nop or int3 instructions right behind one that never goes on to the next. `used` are
+    the holes that are taken.
+    """
+    first = max(mapping.start, site - _REACH - _BEFORE)
+    code = read(first, min(mapping.end, site + 2 * _REACH + _LONGEST) - first)
+    found = [set(_padding(code[start:], first + start, site)) for start in _STARTS]
+    in_step = [each for each in found if each]
+    if len(in_step) < 2:
+        return None
+    for address in sorted(set.intersection(*in_step)):
+        fits = -_REACH <= address - (site + 2) < _REACH and address + _JUMP <= mapping.end
+        if fits and all(abs(address - hole) >= _JUMP for hole in used):
+            return address
+    return None
+
+
+def _padding(code: bytes, address: int, site: int) -> list[int]:
+    """Where five bytes of padding begin in `code`; none when it is not decoded in step with what
+    lies at `site`."""
+    from iced_x86 import Decoder, FlowControl, Mnemonic
+
+    ends = {FlowControl.RETURN, FlowControl.UNCONDITIONAL_BRANCH, FlowControl.INDIRECT_BRANCH}
+    found: list[int] = []
+    starts: list[int] = []
+    run = (0, 0)
+    dead = False
+    for instruction in Decoder(64, code, ip=address):
+        starts.append(instruction.ip)
+        if dead and instruction.mnemonic in (Mnemonic.NOP, Mnemonic.INT3):
+            run = (run[0] or instruction.ip, instruction.next_ip)
+            continue
+        if run[0]:
+            found += range(run[0], run[1] - _JUMP + 1, _JUMP)
+            run = (0, 0)
+        dead = instruction.flow_control in ends
+    return found if site in starts else []
