@@ -87,7 +87,8 @@ class Agent:
 
     def read(self) -> Control:
         """Read the control page."""
-        self.last = Control.from_buffer_copy(self.tracee.read(at.CONTROL, ctypes.sizeof(Control)))
+        page = self.tracee.read_own(at.CONTROL, ctypes.sizeof(Control))
+        self.last = Control.from_buffer_copy(page)
         return self.last
 
     def dispatch(self, on: bool) -> None:
@@ -137,7 +138,7 @@ class Agent:
         count = control.records - records
         if count <= 0:
             return 0
-        read = self.tracee.read
+        read = self.tracee.read_own
         raw = read(at.RECORDS + records * RECORD.size, count * RECORD.size)
         if control.segments > segments:
             parts = read(

@@ -30,7 +30,7 @@ from sysrift.record.call import Call
 from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
 from sysrift.record.sites import Site
-from sysrift.syscalls import NAMES, BadAddress, ReplayClass, lookup
+from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -52,15 +52,14 @@ _WRITERS = frozenset(WRITERS)
 class FastPath:
     """The agent's side of one process's recorder."""
 
-    def __init__(self, recorder: Recorder, agent: Agent, borrowed: bool = False) -> None:
-        """`borrowed`: a vfork child, in its parent's memory, whose calls the recorder follows."""
+    def __init__(self, recorder: Recorder, agent: Agent) -> None:
         self._recorder = recorder
         self.agent = agent
-        self._borrowed = borrowed
-        self.following = borrowed
+        self.following = False
         """Whether the process has syscall-stops."""
         self._lifted: Site | None = None
         self._attention = False
+        self._lent = False
 
     @classmethod
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
@@ -77,17 +76,17 @@ class FastPath:
         fast.look_at_limits()
         return fast
 
-    def born(self, child: Recorder, borrowed: bool) -> FastPath:
-        """What a new process of this one has, at its first stop."""
-        if borrowed:
-            fast = FastPath(child, self.agent.copy(child.tracee, self.agent.task), borrowed=True)
-            fast.ask(True)  # the memory is one: its parent's agent hands all calls over
-            self._attention = True
-            return fast
+    def born(self, child: Recorder) -> FastPath:
+        """What a forked process of this one has, at its first stop."""
         fast = FastPath(child, self.agent.copy(child.tracee, child.id))
         fast.ask(False)
         fast.agent.dispatch(True)
         return fast
+
+    def lend(self) -> None:
+        """A vfork child is about to use this memory, without an agent."""
+        self._lent = True
+        self.agent.sites.restore_all()
 
     # -- between two stops ----------------------------------------------------------------------
 
@@ -98,13 +97,10 @@ class FastPath:
 
     def take(self) -> bool:
         """Put what the agent has recorded into the trace. The process may be running."""
-        if self._borrowed:
-            return False
         try:
-            count = self.agent.take(self._recorder.writer)
-        except BadAddress:
-            return False  # it is gone
-        return bool(count)
+            return bool(self.agent.take(self._recorder.writer))
+        except ProcessLookupError:
+            return False
 
     def ask(self, wanted: bool) -> None:
         """Have the agent stop at the next boundary, or not."""
@@ -207,7 +203,7 @@ class FastPath:
     def _program_registers(self) -> Registers:
         """The program's own registers, while it is in the agent's C code, or behind it."""
         registers = self._recorder.tracee.registers()
-        data = self._recorder.tracee.read(at.SAVED[0][1], 8 * len(at.SAVED))
+        data = self._recorder.tracee.read_own(at.SAVED[0][1], 8 * len(at.SAVED))
         for (name, _), value in zip(at.SAVED, struct.unpack(f"<{len(at.SAVED)}Q", data)):
             setattr(registers, name, value)
         registers.rsp = self.agent.last.saved_rsp
@@ -266,8 +262,7 @@ class FastPath:
             self._lifted = site
         registers.rip, registers.orig_rax = address, NO_SYSCALL
         self._recorder.tracee.set_registers(registers)
-        if not self._borrowed:
-            self.agent.dispatch(False)
+        self.agent.dispatch(False)
         self.following = True
         self._recorder.resume()
 
@@ -281,8 +276,6 @@ class FastPath:
         """The syscall-exit-stop of one, after it was logged: the agent goes on, if it can."""
         if not -4096 < result < 0:
             self._memory_call(nr, args, result)
-        if self._borrowed:
-            return
         recorder = self._recorder
         if nr == _NR_PRCTL and args[0] & 0xFFFFFFFF == _PR_SET_SYSCALL_USER_DISPATCH:
             self.agent.forget_dispatch()
@@ -293,9 +286,9 @@ class FastPath:
             if recorder.mapped_files:
                 self.agent.exclude(_WRITERS)
             self.following = False
-            if self._attention:
-                # It made a vfork child, who has used the same memory.
-                self.ask(False)
+            if self._lent:
+                self._lent = False
+                self.agent.sites.patch_all()
                 self.agent.forget_memory()
             self.agent.set("until_clock", 0)
             self.look_at_limits()
@@ -351,9 +344,7 @@ class FastPath:
         if self._stands_before(registers):
             return
         again = False
-        if self._borrowed:
-            pass
-        elif reason == at.REASON_FULL:
+        if reason == at.REASON_FULL:
             agent.empty()
             self.look_at_limits()
             again = True
@@ -425,10 +416,7 @@ class FastPath:
         try:
             yield
         finally:
-            try:
-                self.agent.sites.patch_all()
-            except BadAddress:
-                pass  # the process is gone
+            self.agent.sites.patch_all()
 
     def is_inside(self) -> bool:
         """Whether the program is in the agent just now."""
@@ -438,11 +426,10 @@ class FastPath:
     def leave(self) -> None:
         """Take the agent out of the process, which goes on with syscall-stops."""
         recorder = self._recorder
-        if not self._borrowed:
-            if self.is_inside():
-                self._get_out()
-            self.take()
-            self.agent.remove(able=not recorder.filtered)
+        if self.is_inside():
+            self._get_out()
+        self.take()
+        self.agent.remove(able=not recorder.filtered)
         recorder.fast = None
 
     def _get_out(self) -> None:

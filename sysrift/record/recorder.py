@@ -136,13 +136,9 @@ class Recorder:
         self._search = PointSearch(self.tracee)
         self.fast: FastPath | None = None
         """The agent's side of it; None while the process has syscall-stops at all calls."""
-        if parent is not None and parent.fast is not None:
-            self.fast = parent.fast.born(self, self._borrows)
-
-    @property
-    def _borrows(self) -> bool:
-        """Whether a process that is being born uses its parent's memory."""
-        return self._birth is not None and self._birth.lent is not None
+        borrows = self._birth is not None and self._birth.lent is not None
+        if parent is not None and parent.fast is not None and not borrows:
+            self.fast = parent.fast.born(self)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -185,7 +181,7 @@ class Recorder:
         """The first stop of a process that another one made: it returns from that call too."""
         call = self._birth
         assert call is not None
-        if self.fast is not None and self.shared and not self._borrows:
+        if self.fast is not None and self.shared:
             self.fast.leave()
         self._birth = None
         registers = self.tracee.registers()
@@ -239,6 +235,8 @@ class Recorder:
             self.at_boundary = False
             self._turn_ends = False
             self._entry(*stop)
+            if self.fast is not None and self.call is not None and self.call.lent is not None:
+                self.fast.lend()
             if self.call is not None:
                 self.recording.turns.in_call(self, self.call)
         elif stop is not None:

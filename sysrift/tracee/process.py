@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -118,6 +119,19 @@ class Tracee:
                 break
             if not more:
                 break
+            data += more
+        return data
+
+    def read_own(self, address: int, length: int) -> bytes:
+        """Memory that tracing itself has put there. ProcessLookupError when the process is gone."""
+        data = b""
+        while len(data) < length:
+            try:
+                more = os.pread(self._memory, length - len(data), address + len(data))
+            except OSError:
+                more = b""
+            if not more:
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
             data += more
         return data
 
