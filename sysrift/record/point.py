@@ -9,6 +9,7 @@ the passes wrote, and what of the copied memory has changed, tells this pass fro
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import struct
@@ -18,19 +19,36 @@ from typing import NamedTuple
 
 from sysrift.record.instructions import Decoder, Registers, Run
 from sysrift.record.watched import WatchedMemory
-from sysrift.trace.points import JUMP_LENGTH, MAX_WORDS, Lead, Point, Word
+from sysrift.trace.points import MAX_WORDS, Form, Lead, Point, Word
 from sysrift.tracee import BadAddress, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NAMES
 
 BUDGET = 0.0015
 """Seconds of the recorder's own time that the single-stepping should take, about half of what it
-costs; it may take three times as long when no good point comes up. Signals come 20 ms apart."""
+costs; it takes longer as long as no good point comes up. Signals come 20 ms apart."""
 
 WHOLE_PASS = 0.008
 """The same, as long as no instruction was seen a second time."""
 
 _ENOUGH_PASSES = 3
+
+
+class _Place(enum.IntEnum):
+    """How well replay can look for a point there, which decides how fast it comes to it."""
+
+    SINGLE = 0  # a jump displaces one instruction: 1-2 ns a pass
+    SEVERAL = 1  # several, none of which is jumped to, as far as is known
+    ENTERED = 2  # one of them is jumped to, which traps: 10-50 us each time
+    NONE = 3  # there can be no jump, and every pass traps
+
+
+_TAKEN_FROM = {_Place.SINGLE: (0, 0), _Place.SEVERAL: (1, 50), _Place.ENTERED: (2, 300)}
+_NONE_FROM = (4, 2000)
+"""How late (see `_choose`), and after how many steps, counted from when it became late, a place is
+taken. Of each kind some should have come up before a worse one is: a look at the clock alone would
+take anything where the recorder did not get the processor for a while."""
+
 _WRITTEN_WORDS = 256
 _CHANGED_WORDS = 512
 _NAMED_WORDS = 128
@@ -109,6 +127,7 @@ class PointSearch:
         runs: dict[int, Run] = {}
         entries: set[int] = set()  # where the program came to by a jump, call or return
         aim: int | None = None
+        overdue = 0
         while True:
             now = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
             rip = now[_RIP]
@@ -121,9 +140,10 @@ class PointSearch:
             # An interpreter's loop is long, and what it writes is all that tells its passes apart.
             budget = BUDGET if most > 1 else WHOLE_PASS
             late = (time.thread_time() - started - budget) / BUDGET
-            # Above 0: take what is good; above 2: all.
+            overdue += late > 0
             if decoder.repeats(rip):
-                if late > 0 or not self._set_breakpoint_behind(rip, decoder):
+                due = _is_due(_Place.NONE, late, overdue)
+                if due or not self._set_breakpoint_behind(rip, decoder):
                     return Outcome(self._describe(None, decoder, memory))
                 try:
                     status = self._step(pt.PTRACE_CONT)
@@ -133,17 +153,15 @@ class PointSearch:
                 visits[rip] += 1
                 most = max(most, visits[rip])
                 run = decoder.run_at(rip)
+                place = _place(rip, run, entries)
                 if run is not None:
                     runs[rip] = run
-                    good = not run.is_entered(rip, entries)
-                    if (good and (rip == aim or late > 0)) or late > 2:
-                        return Outcome(self._describe(run, decoder, memory))
-                if visits[rip] >= _ENOUGH_PASSES and aim is None:
+                if (rip == aim and place < _Place.ENTERED) or _is_due(place, late, overdue):
+                    return Outcome(self._describe(run, decoder, memory))
+                if aim is None and visits[rip] >= _ENOUGH_PASSES:
                     aim = _best(runs, visits, entries)
                     if aim == rip or not runs:
                         return Outcome(self._describe(run, decoder, memory))
-                if late > 3:
-                    return Outcome(self._describe(None, decoder, memory))
                 status = self._step(pt.PTRACE_SINGLESTEP)
             if status is not None:
                 return Outcome(status=status)
@@ -258,13 +276,33 @@ class PointSearch:
         return words
 
 
+def _place(address: int, run: Run | None, entries: set[int]) -> _Place:
+    """How good a place for a point an address is, in the light of what was jumped to so far."""
+    if run is None:
+        return _Place.NONE
+    if run.is_single:
+        return _Place.SINGLE
+    return _Place.ENTERED if run.is_entered(address, entries) else _Place.SEVERAL
+
+
+def _is_due(place: _Place, late: float, overdue: int) -> bool:
+    """Whether such a place is to be taken now; see `_TAKEN_FROM`."""
+    late_from, overdue_from = _TAKEN_FROM.get(place, _NONE_FROM)
+    return late > late_from and overdue > overdue_from
+
+
 def _best(runs: dict[int, Run], visits: Counter[int], entries: set[int]) -> int | None:
-    """The address to aim at: not passed too often, and displaced as one instruction if possible."""
+    """The address to aim at: not passed too often, and displaced as one instruction if possible.
+
+    What jumps into several is not all known, so a few more passes of a single one are cheaper. A
+    displaced call is one that the processor does not foresee the return of.
+    """
     good = [address for address, run in runs.items() if not run.is_entered(address, entries)]
 
-    def cost(address: int) -> tuple[bool, int, int]:
-        single = runs[address].pieces[0].length >= JUMP_LENGTH
-        return (visits[address] < 2, visits[address], 0 if single else 1)
+    def cost(address: int) -> tuple[bool, int]:
+        run = runs[address]
+        weight = 4 if not run.is_single else 3 if run.pieces[0].form == Form.CALL else 1
+        return (visits[address] < 2, visits[address] * weight)
 
     return min(good, key=cost) if good else None
 

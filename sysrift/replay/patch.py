@@ -62,6 +62,7 @@ class Patch:
     match: int  # rip after the int3 that says that everything agrees
     displaced: tuple[int, ...]  # where each displaced instruction is
     originals: tuple[int, ...]  # where it was
+    called: int  # between a displaced call's push and its jump; 0: there is none
 
     def contains(self, address: int) -> bool:
         """Whether an address lies in the generated pages."""
@@ -94,7 +95,7 @@ def plan(
     inner = _inner_starts(point)
     size = len(_Assembler(site, point, registers, xsave, 0x10000, 0x20000, True).assemble())
     code_pages = (size + PAGE - 1) // PAGE + 1
-    data_size = _CONSTANTS + 8 * (16 + 2 * _XMM_COUNT + len(point.words))
+    data_size = _CONSTANTS + 8 * (16 + 2 * _XMM_COUNT + len(point.words) + 1)
     length = (code_pages + (data_size + PAGE - 1) // PAGE) * PAGE
     for target in _targets(site, inner):
         code_start = target - _PROLOGUE
@@ -118,6 +119,7 @@ def plan(
             code_start + assembler.match,
             tuple(code_start + at for at in assembler.displaced),
             tuple(assembler.originals),
+            code_start + assembler.called if assembler.called else 0,
         )
     raise CannotPatch("there is no free memory that a jump could reach")
 
@@ -183,6 +185,7 @@ class _Assembler:
         self.match = 0
         self.displaced: list[int] = []
         self.originals: list[int] = []
+        self.called = 0
         self._to_fail: list[int] = []
 
     def assemble(self) -> bytes:
@@ -278,6 +281,10 @@ class _Assembler:
                     condition = code[1] & 0x0F if code[0] == 0x0F else code[0] & 0x0F
                     self.code += bytes((0x0F, 0x80 | condition, 0, 0, 0, 0))
                 fixes.append((len(self.code) - 4, target))
+            elif form == Form.CALL:
+                called = self._emit_call(code, at, place)
+                if called is not None:
+                    fixes.append((len(self.code) - 4, called))
             elif form == Form.RIP_RELATIVE:
                 old = struct.unpack_from("<i", code, place)[0]
                 moved = self._base + len(self.code) - (at - length)
@@ -292,6 +299,25 @@ class _Assembler:
             else:
                 distance = target - (self._base + place + 4)
             self.code[place : place + 4] = self._signed(distance)
+
+    def _emit_call(self, code: bytes, behind: int, place: int) -> int | None:
+        """A call that returns to `behind`: push that, and jump; where to, if that is known here."""
+        self._data_operand(b"\xff\x35", self._constant(behind))  # push const
+        self.called = len(self.code)
+        if code[0] == 0xE8:
+            self.code += b"\xe9\0\0\0\0"
+            return behind + int.from_bytes(code[place:], "little", signed=True)
+        opcode = int(code[0] & 0xF0 == 0x40)  # behind a REX prefix
+        if code[opcode] != 0xFF or code[opcode + 1] & 0x38 != 0x10:
+            raise CannotPatch("the call at the point is none that is known")
+        self.code += code[: opcode + 1]
+        self.code.append(code[opcode + 1] ^ 0x30)  # call *operand (/2) becomes jmp *operand (/4)
+        operand = code[opcode + 2 :]
+        if place:
+            moved = self._base + len(self.code) + len(operand) - behind
+            operand = self._signed(struct.unpack("<i", operand)[0] - moved)
+        self.code += operand
+        return None
 
     # -- instructions ---------------------------------------------------------------------------
 

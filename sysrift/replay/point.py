@@ -220,6 +220,8 @@ class PointFinder:
             original = patch.original(registers.rip)
             if original is None and registers.rip == patch.match:
                 original = self._site
+            if registers.rip == patch.called:
+                original, registers.rsp = patch.originals[-1], registers.rsp + 8
             if original is not None:
                 registers.rip = original
                 tracee.set_registers(registers)

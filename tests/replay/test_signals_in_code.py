@@ -18,7 +18,7 @@ from harness import Recording, assert_faithful, record, sysrift, verify
 from rewriting import events_of, forge
 
 from sysrift.trace import Event, EventFlag, EventKind, SegmentKind
-from sysrift.trace.points import Point, Word, pack, unpack
+from sysrift.trace.points import Form, Point, Word, pack, unpack
 
 Fixture = Callable[[str], Path]
 
@@ -78,6 +78,16 @@ def test_vectors(fixture_program: Fixture, program: str) -> None:
     recorded(fixture_program(program), "vector", "150000")
 
 
+@pytest.mark.parametrize("program", ["spin_signals", "spin_signals-static"])
+@pytest.mark.parametrize("work", ["direct", "pointer", "table"])
+def test_at_calls(fixture_program: Fixture, program: str, work: str) -> None:
+    # Nothing else in these loops can be displaced without risk. A breakpoint instead, at every one
+    # of the millions of passes, would take minutes.
+    recording = recorded(fixture_program(program), work, "100", atleast=2)
+    points = [point_of(event) for event in in_code(recording)]
+    assert any(point.pieces[-1:] and point.pieces[-1].form == Form.CALL for point in points)
+
+
 def test_a_string_instruction_is_not_interrupted_in_its_middle(fixture_program: Fixture) -> None:
     recorded(fixture_program("spin_signals-O2"), "copy", "600", atleast=2)
 
@@ -115,6 +125,8 @@ def test_an_interpreter_that_computes(tmp_path: Path) -> None:
     recording = record(["python3", "-c", PYTHON])
     assert recording.returncode == 0, recording
     assert len(in_code(recording)) >= 3
+    # Where no jump can be put every pass is a stop, and there are half a million of them.
+    assert all(point_of(event).code for event in in_code(recording))
     assert_faithful(recording.trace)
 
 
