@@ -83,7 +83,8 @@ class PointSearch:
 
     def __init__(self, tracee: Tracee) -> None:
         self._tracee = tracee
-        self._memory: WatchedMemory | None = None
+        self._memory = WatchedMemory(tracee)
+        self._looked = False
         self._decoder: Decoder | None = None
         self._steps: list[Registers] = []
         self._values: dict[int, set[bytes]] = {}
@@ -92,15 +93,17 @@ class PointSearch:
     @property
     def has_looked(self) -> bool:
         """Whether the program was interrupted once, and made no event since."""
-        return self._memory is not None
+        return self._looked
 
     def look(self) -> None:
         """At the first interruption."""
-        self._memory = WatchedMemory(self._tracee, self._tracee.registers().rsp)
+        registers = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
+        self._memory.look(registers, registers[_RSP])
+        self._looked = True
 
     def forget(self) -> None:
         """The program made an event: the next interruption is a first one again."""
-        self._memory = None
+        self._looked = False
 
     def take_arrived(self) -> list[tuple[int, bytes]]:
         """(signal, siginfo) of what came while choosing and was not delivered."""
@@ -109,13 +112,12 @@ class PointSearch:
 
     def choose(self) -> Outcome:
         """At the second interruption: step on to a good point. Raises TraceeGone."""
-        memory, self._memory = self._memory, None
-        assert memory is not None
+        self._looked = False
         if self._decoder is None:
             self._decoder = Decoder(self._tracee)
         self._steps, self._values = [], {}
         try:
-            outcome = self._choose(self._decoder, memory)
+            outcome = self._choose(self._decoder, self._memory)
         finally:
             self._steps = []
         return outcome
@@ -236,7 +238,7 @@ class PointSearch:
         )
         written = sorted(self._values, key=lambda address: -len(self._values[address]))
         words = self._words(written[:_WRITTEN_WORDS])
-        changed, ranges = memory.compare(_CHANGED_WORDS)
+        changed, ranges = memory.compare(here, here[_RSP], _CHANGED_WORDS)
         known = {word.address for word in words}
         words += [word for word in changed if word.address not in known]
         known.update(word.address for word in changed)
