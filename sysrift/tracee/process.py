@@ -22,7 +22,7 @@ _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
-_DEBUG_CONTROL = 848 + 7 * 8  # offsetof(struct user, u_debugreg[7])
+_DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
 
 class TraceeGone(Exception):
@@ -172,6 +172,27 @@ class Tracee:
         finally:
             if before:
                 pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, before)
+
+    @contextlib.contextmanager
+    def execution_breakpoint(self, address: int) -> Iterator[bool]:
+        """A debug register that stops it in front of the instruction at `address`, by SIGTRAP; when
+        it goes on the kernel sees that the instruction is executed.
+
+        Gives False when there are no debug registers, or somebody uses them.
+        """
+        try:
+            works = not pt.peek_user(self.pid, _DEBUG_CONTROL)
+            if works:
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_ADDRESS, address)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 1)
+        except OSError:
+            works = False
+        try:
+            yield works
+        finally:
+            if works:
+                with contextlib.suppress(OSError):  # it may be gone
+                    pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
 
     # -- system call stops ----------------------------------------------------------------------
 

@@ -195,7 +195,20 @@ def test_a_loop_that_never_comes_there_is_given_up(
     done = verify(forged, timeout=200)
     assert done.returncode not in (0, 1), done
     assert "was not found" in done.stderr, done
+    assert "closest was a pass that differs in memory of 0x" in done.stderr, done
     assert time.monotonic() - begin < 150
+
+
+def test_where_no_jump_can_be_put_every_pass_is_looked_at(
+    fixture_program: Fixture, tmp_path: Path
+) -> None:
+    recording = record([fixture_program("spin_signals-O2"), "copy", "300"])
+    assert in_code(recording)
+
+    def change(point: Point) -> Point:
+        return Point(**{**point.__dict__, "code": b"", "pieces": ()})
+
+    assert_faithful(with_point(recording, tmp_path / "forged.srl", change))
 
 
 @pytest.mark.parametrize("damage", ["cut", "rest", "lead"])
