@@ -52,6 +52,7 @@ take anything where the recorder did not get the processor for a while."""
 _WRITTEN_WORDS = 256
 _CHANGED_WORDS = 512
 _NAMED_WORDS = 128
+_STACK_WORDS = 112
 _CALLERS = 8
 _MORE_PAGES = 64
 _MOST_WRITTEN = 512  # bytes by one instruction: more is no variable
@@ -243,7 +244,8 @@ class PointSearch:
         words += [word for word in changed if word.address not in known]
         known.update(word.address for word in changed)
         named = self._named(decoder, memory)
-        words += self._words([address for address in named if address not in known])
+        more = dict.fromkeys([*memory.stack_words(_STACK_WORDS), *named])
+        words += self._words([address for address in more if address not in known])
         ranges += memory.pages_of({*written, *named})[:_MORE_PAGES]
         lead = Lead.REGISTER if telling else Lead.WORD if words else Lead.NOTHING
         if telling and written and len(self._values[written[0]]) > variety[telling[0]]:

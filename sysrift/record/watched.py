@@ -111,6 +111,12 @@ class WatchedMemory:
                     break
         return found
 
+    def stack_words(self, most: int) -> list[int]:
+        """The addresses of the first words of the stack: what its callers keep in registers lies
+        there, also the counts of their loops."""
+        start, data = self._stack
+        return list(range(start, start + min(len(data), most * _WORD), _WORD))
+
     def pages_of(self, addresses: Iterable[int]) -> list[Range]:
         """Checksums of the pages with these addresses that are not watched anyway."""
         ranges = []
@@ -131,9 +137,9 @@ class WatchedMemory:
         ranges = []
         old_stack, before = self._stack
         self._choose_spans(registers, rsp)
-        skipped = self._stack[0] - old_stack
-        if 0 <= skipped < len(before):
-            words += _changed(self._stack[0], before[skipped:], self._stack[1])
+        stack, now = self._stack
+        first = max(old_stack, stack)
+        words += _changed(first, before[first - old_stack :], now[first - stack :])
         for start, length in self._spans:
             for at in range(start, start + length, _PART):
                 now = self._read(at, start + length)
