@@ -88,11 +88,13 @@ class Decoder:
         self._displaceable = (flow.NEXT, flow.CONDITIONAL_BRANCH, *self._leaving, *self._calls)
         mnemonic = iced_x86.Mnemonic
         self._kernel = (mnemonic.SYSCALL, mnemonic.SYSENTER, mnemonic.INT)
-        self._trapping = (mnemonic.RDTSC, mnemonic.RDTSCP)
+        self._trapping = (mnemonic.RDTSC, mnemonic.RDTSCP, mnemonic.INT3, mnemonic.INT1)
+        # What a single step puts on the stack has the trap flag in it.
+        self._flags = (mnemonic.PUSHF, mnemonic.PUSHFD, mnemonic.PUSHFQ)
         self._never_displaced = (
-            *self._kernel, *self._trapping, mnemonic.CPUID, mnemonic.HLT, mnemonic.INT3,
-            mnemonic.INT1, mnemonic.UD2, mnemonic.POPFQ, mnemonic.PUSHFQ, mnemonic.IRETQ,
-            mnemonic.IN, mnemonic.OUT, mnemonic.XSAVE, mnemonic.XRSTOR,
+            *self._kernel, *self._trapping, *self._flags, mnemonic.CPUID, mnemonic.HLT,
+            mnemonic.UD2, mnemonic.POPF, mnemonic.POPFQ, mnemonic.IRETQ, mnemonic.IN, mnemonic.OUT,
+            mnemonic.XSAVE, mnemonic.XRSTOR,
         )  # fmt: skip
 
     def read(self, address: int, length: int) -> bytes:
@@ -124,9 +126,17 @@ class Decoder:
         return 0 if instruction is None else instruction.next_ip
 
     def makes_event(self, address: int) -> bool:
-        """Whether a system call, or rdtsc (which is trapped), is made at `address`."""
+        """Whether a system call is made at `address`, or one of rdtsc and int3, which trap."""
         instruction = self.at(address)
         return instruction is not None and instruction.mnemonic in (*self._kernel, *self._trapping)
+
+    def runs_free(self, address: int) -> bool:
+        """Whether the instruction at `address` is executed as a whole, and not by a step: one that
+        repeats, or that would show the step."""
+        instruction = self.at(address)
+        return instruction is not None and (
+            instruction.mnemonic in self._flags or self.repeats(address)
+        )
 
     def repeats(self, address: int) -> bool:
         """Whether it is a string instruction with a prefix that repeats it."""

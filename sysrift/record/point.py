@@ -24,7 +24,7 @@ from sysrift.tracee import BadAddress, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NAMES
 
-BUDGET = 0.0015
+BUDGET = 0.001
 """Seconds of the recorder's own time that the single-stepping should take, about half of what it
 costs; it takes longer as long as no good point comes up. Signals come 20 ms apart."""
 
@@ -55,8 +55,8 @@ _NAMED_WORDS = 128
 _STACK_WORDS = 112
 _CALLERS = 8
 _MORE_PAGES = 64
+_PAGE = 4096
 _MOST_WRITTEN = 512  # bytes by one instruction: more is no variable
-_USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _RIP, _RSP = NAMES.index("rip"), NAMES.index("rsp")
 _CANDIDATES = tuple(
     NAMES.index(name)
@@ -86,6 +86,9 @@ class PointSearch:
         self._tracee = tracee
         self._memory = WatchedMemory(tracee)
         self._looked = False
+        self.cost = 0.0
+        """Seconds of CPU time that the last point took."""
+        self._look_cost = 0.0
         self._decoder: Decoder | None = None
         self._steps: list[Registers] = []
         self._values: dict[int, set[bytes]] = {}
@@ -98,9 +101,11 @@ class PointSearch:
 
     def look(self) -> None:
         """At the first interruption."""
-        registers = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
+        started = time.thread_time()
+        registers = self._tracee.register_values()
         self._memory.look(registers, registers[_RSP])
         self._looked = True
+        self._look_cost = time.thread_time() - started
 
     def forget(self) -> None:
         """The program made an event: the next interruption is a first one again."""
@@ -114,6 +119,7 @@ class PointSearch:
     def choose(self) -> Outcome:
         """At the second interruption: step on to a good point. Raises TraceeGone."""
         self._looked = False
+        started = time.thread_time()
         if self._decoder is None:
             self._decoder = Decoder(self._tracee)
         self._steps, self._values = [], {}
@@ -121,6 +127,7 @@ class PointSearch:
             outcome = self._choose(self._decoder, self._memory)
         finally:
             self._steps = []
+        self.cost = self._look_cost + time.thread_time() - started
         return outcome
 
     def _choose(self, decoder: Decoder, memory: WatchedMemory) -> Outcome:
@@ -132,7 +139,7 @@ class PointSearch:
         aim: int | None = None
         overdue = 0
         while True:
-            now = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
+            now = self._tracee.register_values()
             rip = now[_RIP]
             self._note_written(decoder, memory)
             if decoder.makes_event(rip):
@@ -144,7 +151,7 @@ class PointSearch:
             budget = BUDGET if most > 1 else WHOLE_PASS
             late = (time.thread_time() - started - budget) / BUDGET
             overdue += late > 0
-            if decoder.repeats(rip):
+            if decoder.runs_free(rip):
                 due = _is_due(_Place.NONE, late, overdue)
                 if due or not self._set_breakpoint_behind(rip, decoder):
                     return Outcome(self._describe(None, decoder, memory))
@@ -247,9 +254,12 @@ class PointSearch:
         more = dict.fromkeys([*memory.stack_words(_STACK_WORDS), *named])
         words += self._words([address for address in more if address not in known])
         ranges += memory.pages_of({*written, *named})[:_MORE_PAGES]
-        lead = Lead.REGISTER if telling else Lead.WORD if words else Lead.NOTHING
-        if telling and written and len(self._values[written[0]]) > variety[telling[0]]:
-            lead = Lead.WORD
+        varies = len(self._values[written[0]]) if written else 0
+        if telling and varies <= variety[telling[0]]:
+            lead = Lead.REGISTER
+        else:
+            tells = varies > 1 or (changed and not written)
+            lead = Lead.WORD if words and tells else Lead.NOTHING
         return Point(
             code=run.code if run else b"",
             pieces=run.pieces if run else (),
@@ -267,16 +277,20 @@ class PointSearch:
             for address in decoder.globals_near(place):
                 if memory.is_own_data(address):
                     found[address & ~7] = None
+            if len(found) >= _NAMED_WORDS:
+                break
         return list(found)[:_NAMED_WORDS]
 
     def _words(self, addresses: list[int]) -> list[Word]:
+        pages: dict[int, bytes] = {}
         words = []
         for address in addresses:
-            try:
-                value = int.from_bytes(self._tracee.read(address, 8), "little")
-            except BadAddress:
-                continue
-            words.append(Word(address, value))
+            page = address & -_PAGE
+            if page not in pages:
+                pages[page] = self._tracee.read_some(page, _PAGE)
+            value = pages[page][address - page : address - page + 8]
+            if len(value) == 8:
+                words.append(Word(address, int.from_bytes(value, "little")))
         return words
 
 

@@ -70,6 +70,9 @@ _PATIENCE = 0.01
 """Seconds that a signal waits for a system call before the program is interrupted. That happens
 twice: the first time only some of its memory is noted, see `point`."""
 
+_MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
+"""It waits longer where choosing a point takes long: so many times as long, but at most this."""
+
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -634,6 +637,9 @@ class Recorder:
         if original is not None:
             siginfo = original
             tracee.set_siginfo(original)
+        if not at_boundary and registers.rip != self._in_code_at and self.held.has(sig):
+            self._go_on()  # without a call since, what it does is what the held one does
+            return
         action = action_of(tracee.pid, sig)
         if action in (Action.IGNORE, Action.STOP):
             self.resume(sig)
@@ -835,8 +841,9 @@ class Recorder:
         if self.fast is not None:
             self.fast.ask(True)
         if not self._hold_until:
-            self._hold_until = time.monotonic() + _PATIENCE
-            self.recording.arm(_PATIENCE)
+            wait = min(max(_PATIENCE, _PATIENCE_FACTOR * self._search.cost), _MOST_PATIENCE)
+            self._hold_until = time.monotonic() + wait
+            self.recording.arm(wait)
 
     def interrupt_when_due(self, now: float) -> float:
         """Stop the running process when a signal has waited long enough.

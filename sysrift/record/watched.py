@@ -10,6 +10,7 @@ top lead to, in one step or two: what an interpreter works on is found there.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,9 @@ _PART = 64 << 10
 _REACHED_PAGES = 256
 _WORD = 8
 _PAGE = 4096
+_FEW_BYTES = 256  # of a page: more than that is changed all over
+_SAMPLED = 32  # every so many words then
+_NOT_ZERO = re.compile(rb"[^\0]")
 
 
 class _Part(NamedTuple):
@@ -36,7 +40,7 @@ class _Part(NamedTuple):
 class WatchedMemory:
     """The watched memory of a program, as it was when it was looked at or compared last.
 
-    What is found unchanged keeps its checksum, and what was read at one signal serves at the next.
+    What is found unchanged keeps its checksum, also from one signal to the next.
     """
 
     def __init__(self, tracee: Tracee) -> None:
@@ -46,6 +50,7 @@ class WatchedMemory:
         self._stack: tuple[int, bytes] = (0, b"")
         self._mappings: list[Mapping] = []
         self._starts: list[int] = []
+        self._own: dict[int, bool] = {}  # by page
 
     def look(self, registers: Sequence[int], rsp: int) -> None:
         """Note what is to be watched, and how it is, at the first of two moments."""
@@ -53,12 +58,16 @@ class WatchedMemory:
         self._choose_spans(registers, rsp)
         for start, length in self._spans:
             for at in range(start, start + length, _PART):
-                if at not in self._parts:
-                    self._parts[at] = _Part(self._read(at, start + length), -1)
+                now = self._read(at, start + length)
+                if at not in self._parts or self._parts[at].data != now:
+                    self._parts[at] = _Part(now, -1)
 
     def _note_mappings(self) -> None:
-        self._mappings = read_maps(self._tracee.pid)
-        self._starts = [mapping.start for mapping in self._mappings]
+        mappings = read_maps(self._tracee.pid)
+        if mappings != self._mappings:
+            self._mappings = mappings
+            self._starts = [mapping.start for mapping in mappings]
+            self._own = {}
 
     def _read(self, at: int, end: int) -> bytes:
         return self._tracee.read_some(at, min(_PART, end - at))
@@ -96,8 +105,13 @@ class WatchedMemory:
 
     def is_own_data(self, address: int) -> bool:
         """Whether the program, and nobody else, can write there."""
-        mapping = self._mapping(address)
-        return mapping is not None and mapping.prot & 3 == 3 and not mapping.shared
+        page = address // _PAGE
+        own = self._own.get(page)
+        if own is None:
+            mapping = self._mapping(address)
+            own = mapping is not None and mapping.prot & 3 == 3 and not mapping.shared
+            self._own[page] = own
+        return own
 
     def return_addresses(self, most: int) -> list[int]:
         """Up to `most` addresses of code that the top of the stack holds, the nearest first."""
@@ -161,15 +175,24 @@ def _words_of(data: bytes) -> memoryview:
 
 
 def _changed(start: int, before: bytes, now: bytes) -> list[Word]:
+    """Words that are different; only a few of each page where most is."""
     words = []
     for skipped in range(0, min(len(before), len(now)), _PAGE):
-        old, new = before[skipped : skipped + _PAGE], now[skipped : skipped + _PAGE]
-        if old != new:
-            words += [
-                Word(start + skipped + index * _WORD, value)
-                for index, (value, earlier) in enumerate(zip(_words_of(new), _words_of(old)))
-                if value != earlier
-            ]
+        new = now[skipped : skipped + _PAGE]
+        old = before[skipped : skipped + len(new)]
+        if old == new:
+            continue
+        length = min(len(old), len(new))
+        difference = int.from_bytes(old[:length], "little") ^ int.from_bytes(new[:length], "little")
+        bits = difference.to_bytes(length, "little")
+        if length - bits.count(0) <= _FEW_BYTES:
+            places = sorted({found.start() // _WORD for found in _NOT_ZERO.finditer(bits)})
+        else:
+            places = [at for at in range(0, length // _WORD, _SAMPLED) if any(bits[8 * at :][:8])]
+        for place in places:
+            value = new[place * _WORD : (place + 1) * _WORD]
+            if len(value) == _WORD:
+                words.append(Word(start + skipped + place * _WORD, int.from_bytes(value, "little")))
     return words
 
 

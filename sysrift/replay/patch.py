@@ -236,10 +236,20 @@ class _Assembler:
         return True
 
     def _emit_compare(self) -> None:
-        point, registers = self._point, self._registers
+        point = self._point
         self._data_operand(b"\x48\x89\x05", _SAVED_RAX)  # mov %rax,saved
         self.code += b"\x9f\x0f\x90\xc0"  # lahf; seto %al
         self._data_operand(b"\x48\x89\x05", _SAVED_FLAGS)
+        # Where no register tells, it is often a floating point value.
+        parts = [self._emit_compare_general, self._emit_compare_xmm]
+        for part in parts if point.telling else reversed(parts):
+            part()
+        for address, value in point.words:
+            self.code += b"\x48\xa1" + struct.pack("<Q", address)  # mov address,%rax
+            self._compare_rax(value)
+
+    def _emit_compare_general(self) -> None:
+        point, registers = self._point, self._registers
         order = [NAMES[index] for index in point.telling if NAMES[index] in _NUMBERS]
         order += [name for name in _NUMBERS if name not in order]
         for name in order:
@@ -251,6 +261,8 @@ class _Assembler:
             opcode = bytes((0x4C if number >= 8 else 0x48, 0x3B, 0x05 | (number & 7) << 3))
             self._data_operand(opcode, self._constant(getattr(registers, name)))  # cmp const,%r
             self._fail_unless_equal()
+
+    def _emit_compare_xmm(self) -> None:
         legacy = self._xsave[_XMM_AT : _XMM_AT + 16 * _XMM_COUNT]
         for number in range(len(legacy) // 16):
             prefix = b"\x44" if number >= 8 else b""
@@ -259,9 +271,6 @@ class _Assembler:
             for half in (0, 8):
                 self._data_operand(b"\x48\x8b\x05", _SAVED_XMM + half)
                 self._compare_rax(int.from_bytes(legacy[number * 16 + half :][:8], "little"))
-        for address, value in point.words:
-            self.code += b"\x48\xa1" + struct.pack("<Q", address)  # mov address,%rax
-            self._compare_rax(value)
 
     def _emit_displaced(self) -> None:
         point = self._point

