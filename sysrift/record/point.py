@@ -244,31 +244,39 @@ class PointSearch:
         telling = sorted(
             (index for index in _CANDIDATES if variety[index] > 1), key=lambda i: -variety[i]
         )
-        written = sorted(self._values, key=lambda address: -len(self._values[address]))
-        words = self._words(written[:_WRITTEN_WORDS])
         changed, ranges = memory.compare(here, here[_RSP], _CHANGED_WORDS)
-        known = {word.address for word in words}
-        words += [word for word in changed if word.address not in known]
-        known.update(word.address for word in changed)
-        named = self._named(decoder, memory)
-        more = dict.fromkeys([*memory.stack_words(_STACK_WORDS), *named])
-        words += self._words([address for address in more if address not in known])
-        ranges += memory.pages_of({*written, *named})[:_MORE_PAGES]
-        varies = len(self._values[written[0]]) if written else 0
+        written = self._written_words(changed)
+        varies = len(self._values[written[0].address]) if written else 0
+        moved = {word.address for word in changed}
+        if varies > 1 or (written and written[0].address in moved):
+            words = [*written, *changed]
+        else:
+            words = [*changed, *written]
         if telling and varies <= variety[telling[0]]:
             lead = Lead.REGISTER
         else:
-            tells = varies > 1 or (changed and not written)
-            lead = Lead.WORD if words and tells else Lead.NOTHING
+            lead = Lead.WORD if words else Lead.NOTHING
+        named = self._named(decoder, memory)
+        words += self._words([*memory.stack_words(_STACK_WORDS), *named])
+        unique = {word.address: word for word in words}
+        ranges += memory.pages_of({*self._values, *named})[:_MORE_PAGES]
         return Point(
             code=run.code if run else b"",
             pieces=run.pieces if run else (),
             lead=lead,
             telling=bytes(telling),
-            words=tuple(words[:MAX_WORDS]),
+            words=tuple(unique.values())[:MAX_WORDS],
             ranges=tuple(ranges),
             xsave=self._tracee.xsave(),
         )
+
+    def _written_words(self, changed: list[Word]) -> list[Word]:
+        """What the steps wrote, the most telling first."""
+        moved = {word.address for word in changed}
+        written = sorted(
+            self._values, key=lambda address: (-len(self._values[address]), address not in moved)
+        )
+        return self._words(written[:_WRITTEN_WORDS])
 
     def _named(self, decoder: Decoder, memory: WatchedMemory) -> list[int]:
         """The words of global variables that this code and the code that called it names."""

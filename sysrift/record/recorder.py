@@ -118,6 +118,8 @@ class Recorder:
         self.at_boundary = False
         self.dismissed = ""
         """Why this process cannot be recorded further, though another one is the reason."""
+        self._rewound: set[tuple[int, int]] = set()
+        """Where calls that were rewound return to, with the stack pointer, until they are made."""
         self._birth: Call | None = None
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
@@ -366,17 +368,21 @@ class Recorder:
         if nr & 0x80000000:
             # Our own -1 of a rewound call, or a number that never was a call.
             nr -= 1 << 64 if nr >> 63 else 1 << 32
-        if self.held and self.filtered:
-            # A rewound call would show itself to the program's filter. So the signal comes while
-            # this call is made: it is interrupted, or the signal is delivered right after it.
+        if self.held and (self.filtered or nr == _NR_RT_SIGRETURN or (ip, sp) in self._rewound):
+            # A rewound call would show itself to the program's filter. And a timer may be faster
+            # than its handler is recorded: then the program would never get beyond the call, or out
+            # of the handler. So the signal comes while this call is made: it is interrupted, or the
+            # signal is delivered right after it.
             self._requeue_held()
         elif self.held:
             self._rewind()
             self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
+            self._rewound.add((ip, sp))
             self._requeue_held()
             return
+        self._rewound.discard((ip, sp))
         if arch != pt.AUDIT_ARCH_X86_64 or (nr > 0 and nr & 0x40000000):
             self._rewind()
             raise RecordingStops("the program makes a 32-bit system call (not supported)")

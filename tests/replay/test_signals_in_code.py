@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,37 @@ def test_an_interpreter_that_computes(tmp_path: Path) -> None:
     assert len(in_code(recording)) >= 3
     # Where no jump can be put every pass is a stop, and there are half a million of them.
     assert all(point_of(event).code for event in in_code(recording))
+    assert_faithful(recording.trace)
+
+
+SLOW_RECORDING = """
+import os, signal, time
+seen = []
+signal.signal(signal.SIGALRM, lambda sig, frame: seen.append(frame.f_lasti))
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+for n in range(10):
+    os.getppid()
+    os.read(os.open("/dev/zero", os.O_RDONLY), 10)
+    time.sleep(0.002)
+for n in range(30000):
+    seen = seen[-100:]
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(seen) > 0)
+"""
+
+
+@pytest.mark.parametrize("program", ["spin", "python"])
+def test_a_timer_faster_than_its_handler_is_recorded(
+    fixture_program: Fixture, program: str
+) -> None:
+    # A checksum after every event takes longer than the timer's 3 ms. Between two signals the
+    # program has to get somewhere: out of the handler, beyond the call that the signal came before.
+    spin = [fixture_program("spin_signals"), "hash", "100"]
+    argv = spin if program == "spin" else [sys.executable, "-S", "-E", "-c", SLOW_RECORDING]
+    recording = record(argv, options=("-q", "--checksum=1"))
+    assert recording.returncode == 0, recording
+    alarms = [e for e in events_of(recording.trace) if e.kind == EventKind.SIGNAL and e.nr == 14]
+    assert len(alarms) >= 3
     assert_faithful(recording.trace)
 
 
