@@ -70,6 +70,9 @@ _PATIENCE = 0.01
 """Seconds that a signal waits for a system call before the program is interrupted. That happens
 twice: the first time only some of its memory is noted, see `point`."""
 
+_MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
+"""It waits longer where choosing a point takes long: so many times as long, but at most this."""
+
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -115,6 +118,8 @@ class Recorder:
         self.at_boundary = False
         self.dismissed = ""
         """Why this process cannot be recorded further, though another one is the reason."""
+        self._rewound: set[tuple[int, int]] = set()
+        """Where calls that were rewound return to, with the stack pointer, until they are made."""
         self._birth: Call | None = None
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
@@ -361,17 +366,21 @@ class Recorder:
         if nr & 0x80000000:
             # Our own -1 of a rewound call, or a number that never was a call.
             nr -= 1 << 64 if nr >> 63 else 1 << 32
-        if self.held and self.filtered:
-            # A rewound call would show itself to the program's filter. So the signal comes while
-            # this call is made: it is interrupted, or the signal is delivered right after it.
+        if self.held and (self.filtered or nr == _NR_RT_SIGRETURN or (ip, sp) in self._rewound):
+            # A rewound call would show itself to the program's filter. And a timer may be faster
+            # than its handler is recorded: then the program would never get beyond the call, or out
+            # of the handler. So the signal comes while this call is made: it is interrupted, or the
+            # signal is delivered right after it.
             self._requeue_held()
         elif self.held:
             self._rewind()
             self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
+            self._rewound.add((ip, sp))
             self._requeue_held()
             return
+        self._rewound.discard((ip, sp))
         if arch != pt.AUDIT_ARCH_X86_64 or (nr > 0 and nr & 0x40000000):
             self._rewind()
             raise RecordingStops("the program makes a 32-bit system call (not supported)")
@@ -632,6 +641,9 @@ class Recorder:
         if original is not None:
             siginfo = original
             tracee.set_siginfo(original)
+        if not at_boundary and registers.rip != self._in_code_at and self.held.has(sig):
+            self._go_on()  # without a call since, what it does is what the held one does
+            return
         action = action_of(tracee.pid, sig)
         if action in (Action.IGNORE, Action.STOP):
             self.resume(sig)
@@ -833,8 +845,9 @@ class Recorder:
         if self.fast is not None:
             self.fast.ask(True)
         if not self._hold_until:
-            self._hold_until = time.monotonic() + _PATIENCE
-            self.recording.arm(_PATIENCE)
+            wait = min(max(_PATIENCE, _PATIENCE_FACTOR * self._search.cost), _MOST_PATIENCE)
+            self._hold_until = time.monotonic() + wait
+            self.recording.arm(wait)
 
     def interrupt_when_due(self, now: float) -> float:
         """Stop the running process when a signal has waited long enough.

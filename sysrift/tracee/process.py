@@ -14,16 +14,17 @@ from typing import NamedTuple
 
 from sysrift.syscalls import BadAddress
 from sysrift.tracee import ptrace as pt
-from sysrift.tracee.registers import NO_SYSCALL, Registers, signed
+from sysrift.tracee.registers import NAMES, NO_SYSCALL, Registers, signed
 
 _MAX_XSAVE = 16384
 _SIGINFO_SIZE = 128
 _SYSCALL_INFO = struct.Struct("<BxxxIQQQ6Q")  # op, arch, ip, sp, nr, args
 _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
+_USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
-_DEBUG_CONTROL = 848 + 7 * 8  # offsetof(struct user, u_debugreg[7])
+_DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
 
 class TraceeGone(Exception):
@@ -78,6 +79,9 @@ class Tracee:
         self.remote_site = remote_site
         self.held_signals: list[tuple[int, bytes]] = []
         self._info = ctypes.create_string_buffer(_INFO_SIZE)
+        self._user_registers = ctypes.create_string_buffer(_USER_REGISTERS.size)
+        self._user_registers_at = ctypes.addressof(self._user_registers)
+        self._siginfo = ctypes.create_string_buffer(_SIGINFO_SIZE)
         self._memory = -1
         self.reopen_memory()
 
@@ -158,6 +162,11 @@ class Tracee:
         pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, ctypes.byref(registers))
         return registers
 
+    def register_values(self) -> tuple[int, ...]:
+        """The same as numbers, in the order of `registers.NAMES`; three times as fast."""
+        pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, self._user_registers_at)
+        return _USER_REGISTERS.unpack(self._user_registers)
+
     def set_registers(self, registers: Registers) -> None:
         """Set the general registers."""
         pt.ptrace(pt.PTRACE_SETREGS, self.pid, None, ctypes.byref(registers))
@@ -186,6 +195,27 @@ class Tracee:
         finally:
             if before:
                 pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, before)
+
+    @contextlib.contextmanager
+    def execution_breakpoint(self, address: int) -> Iterator[bool]:
+        """A debug register that stops it in front of the instruction at `address`, by SIGTRAP; when
+        it goes on the kernel sees that the instruction is executed.
+
+        Gives False when there are no debug registers, or somebody uses them.
+        """
+        try:
+            works = not pt.peek_user(self.pid, _DEBUG_CONTROL)
+            if works:
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_ADDRESS, address)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 1)
+        except OSError:
+            works = False
+        try:
+            yield works
+        finally:
+            if works:
+                with contextlib.suppress(OSError):  # it may be gone
+                    pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
 
     # -- system call stops ----------------------------------------------------------------------
 
@@ -221,9 +251,8 @@ class Tracee:
 
     def siginfo(self) -> bytes:
         """The siginfo_t of a signal-delivery-stop."""
-        buffer = ctypes.create_string_buffer(_SIGINFO_SIZE)
-        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(buffer))
-        return buffer.raw
+        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(self._siginfo))
+        return self._siginfo.raw
 
     def set_siginfo(self, siginfo: bytes) -> None:
         """Replace the siginfo_t of a signal-delivery-stop."""
