@@ -46,7 +46,9 @@ _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
 _REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
+_UNMAPPING = {_NR_MUNMAP, _NR_MMAP, _NR_MREMAP}
 _WRITERS = frozenset(WRITERS)
+_NONE: frozenset[int] = frozenset()
 
 
 class FastPath:
@@ -63,7 +65,7 @@ class FastPath:
 
     @classmethod
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
-        """At the exit of an execve: the new program gets the agent, if it can have one."""
+        """At a syscall-exit-stop: the program gets the agent, if it can have one."""
         agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
         if agent is None:
             return None
@@ -227,7 +229,7 @@ class FastPath:
             self.leave()
             recorder.resume()
             return
-        if not agent.knows(nr):
+        if not agent.rows.give(nr, registers.arguments):
             self._follow(registers, address)
             return
         recorder.tracee.set_registers(registers)
@@ -283,8 +285,9 @@ class FastPath:
         elif recorder.shared or recorder.filtered or recorder.reached.memory_opened:
             self.leave()
         else:
-            if recorder.mapped_files:
-                self.agent.exclude(_WRITERS)
+            if recorder.mapped_files and nr in _UNMAPPING:
+                recorder.mapped_files.prune(recorder.tracee)
+            self.agent.rows.leave_out(_WRITERS if recorder.mapped_files else _NONE)
             self.following = False
             if self._lent:
                 self._lent = False
@@ -354,7 +357,8 @@ class FastPath:
             self.ask(False)
             again = True
         elif reason == at.REASON_ROW:
-            again = registers.rax not in agent.known_numbers and agent.knows(registers.rax)
+            nr, args = registers.rax, registers.arguments
+            again = not agent.rows.has(nr, args) and agent.rows.give(nr, args)
         if not again:
             self._follow(registers, site.address)
             return

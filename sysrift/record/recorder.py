@@ -73,6 +73,10 @@ twice: the first time only some of its memory is noted, see `point`."""
 _MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
 """It waits longer where choosing a point takes long: so many times as long, but at most this."""
 
+AGENT_FROM = 100
+"""The agent is put into a program at its so many-th call: it costs about as much as so many stops,
+and most programs make few calls."""
+
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -141,8 +145,9 @@ class Recorder:
         self._search = PointSearch(self.tracee)
         self.fast: FastPath | None = None
         """The agent's side of it; None while the process has syscall-stops at all calls."""
-        borrows = self._birth is not None and self._birth.lent is not None
-        if parent is not None and parent.fast is not None and not borrows:
+        self._calls = 0  # since the program began, or the process
+        self._borrows = self._birth is not None and self._birth.lent is not None
+        if parent is not None and parent.fast is not None and not self._borrows:
             self.fast = parent.fast.born(self)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
@@ -249,9 +254,23 @@ class Recorder:
             self._exit(*stop)
             if self.fast is not None and call is not None:
                 self.fast.returned(call.nr, call.args, -1 if call.rewound else stop.result)
+            elif self.options.agent:
+                self._consider_agent(stop.result)
         else:
             return  # killed, and stopped again for its exit: waitpid tells
         self._go_on()
+
+    def _consider_agent(self, result: int) -> None:
+        """After a call: a program that makes many of them gets the agent."""
+        self._calls += 1
+        if self._calls != AGENT_FROM or self._borrows or self.shared or self.filtered:
+            return
+        if self.reached.memory_opened:
+            return
+        if result in RESTARTS:
+            self._calls -= 1  # a signal is about to come
+            return
+        self.fast = FastPath.begin(self, self.recording.started_ns)
 
     def returns_to_user(self, status: int) -> bool:
         """Whether the process will run user code after a stop, and did not before."""
@@ -351,8 +370,8 @@ class Recorder:
         tracee.held_signals.clear()
         taken = image.capture(tracee, event, self, self.writer.add_data)
         self._remember_boundary()
-        if self.options.agent and not self.filtered:
-            self.fast = FastPath.begin(self, self.recording.started_ns)
+        self._calls = 0
+        self._borrows = False
         return dataclasses.replace(taken, task=self.id, cpu=self.cpu)
 
     def _add_image(self, taken: Image) -> None:
