@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 DEFAULT_CHECKSUM_EVERY = 1000
+DEFAULT_AGENT_FROM = 100
+"""Putting the agent into a program costs about as much as so many stops."""
 
 
 class RecordCommand:
@@ -51,9 +54,20 @@ class RecordCommand:
         )
         parser.add_argument(
             "--agent",
-            action=argparse.BooleanOptionalAction,
-            default=os.environ.get("SYSRIFT_AGENT", "0") not in ("", "0"),
-            help="record plain system calls within the program, without stopping it",
+            metavar="N",
+            nargs="?",
+            type=_positive,
+            const=DEFAULT_AGENT_FROM,
+            default=_agent_of(os.environ),
+            help="record plain system calls within the program, without stopping it, from its N-th "
+            f"call on (default {DEFAULT_AGENT_FROM}); write --agent=N",
+        )
+        parser.add_argument(
+            "--no-agent",
+            dest="agent",
+            action="store_const",
+            const=0,
+            help="stop the program at every call, whatever $SYSRIFT_AGENT says (the default)",
         )
         parser.add_argument(
             "-f",
@@ -139,6 +153,12 @@ class RecordCommand:
                 events=args.events,
             )
         )
+
+
+def _agent_of(environment: Mapping[str, str]) -> int:
+    """$SYSRIFT_AGENT: from which call on; what is no number means never."""
+    text = environment.get("SYSRIFT_AGENT", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _pid(text: str) -> int:

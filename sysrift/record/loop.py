@@ -49,7 +49,7 @@ class Options:
     cpu: int | None = None  # the CPU that the recorder is bound to
     follow: bool = True  # record child processes too
     wait: bool = True  # until all of them have ended, not only the first
-    agent: bool = False  # plain system calls are recorded within the program
+    agent: int = 0  # from its so many-th call on a program has the agent; 0: never
 
 
 class Recording:

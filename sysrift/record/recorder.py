@@ -73,10 +73,6 @@ twice: the first time only some of its memory is noted, see `point`."""
 _MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
 """It waits longer where choosing a point takes long: so many times as long, but at most this."""
 
-AGENT_FROM = 100
-"""The agent is put into a program at its so many-th call: it costs about as much as so many stops,
-and most programs make few calls."""
-
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -263,7 +259,7 @@ class Recorder:
     def _consider_agent(self, result: int) -> None:
         """After a call: a program that makes many of them gets the agent."""
         self._calls += 1
-        if self._calls != AGENT_FROM or self._borrows or self.shared or self.filtered:
+        if self._calls != self.options.agent or self._borrows or self.shared or self.filtered:
             return
         if self.reached.memory_opened:
             return

@@ -33,7 +33,7 @@ class RecordOptions:
     store_all_files: bool = False
     pin: bool = True
     follow: bool = True
-    agent: bool = False
+    agent: int = 0
     wait: bool = True
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
