@@ -20,7 +20,7 @@ from sysrift.image import BadAddress
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
-from sysrift.replay.stub import pin, prepare
+from sysrift.replay.stub import pin, prepare, send_debug_trap
 from sysrift.trace.model import Event, EventFlag, EventKind, Image
 from sysrift.trace.reader import Trace
 from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
@@ -38,6 +38,7 @@ from sysrift_gdb.line_steps import (
     line_at,
     returned_to,
 )
+from sysrift_gdb.point_trap import PointTrap
 from sysrift_gdb.signals import SignalTable
 
 _CHUNK = 2000
@@ -48,7 +49,10 @@ _EXECUTES = (59, 322)
 """execve and execveat."""
 
 _TRAP_AGAIN = signal.SIGILL
-"""What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
+"""What a SIGTRAP of the program's own is turned into, see `on_signal_stop`; also sent where an
+event in the middle of a computation is due."""
+
+_SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3
 
 
 class Replay:
@@ -75,6 +79,9 @@ class Replay:
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
+        self._trap = PointTrap()
+        self._called = False  # at the point of an event: a signal of ours comes when GDB goes on
+        self._left_at = 0  # where the program stood when GDB went on last
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
         try:
@@ -163,6 +170,7 @@ class Replay:
         if not killed and self._alive():
             console.quietly("kill")
         self.catchpoints.remove()
+        self._trap.remove()
         self.signals.restore()
         for name, value in self._previous_settings.items():
             text = value if isinstance(value, str) else "on" if value else "off"
@@ -178,6 +186,11 @@ class Replay:
 
     def on_syscall_stop(self) -> bool:
         """GDB stopped for a system call; returns whether the user should see the stop."""
+        shown = self._on_syscall_stop()
+        self.watch_point()
+        return shown
+
+    def _on_syscall_stop(self) -> bool:
         operation = self.tracee.stop_operation()
         self._entered = operation == pt.SYSCALL_INFO_ENTRY
         if not self._entered:
@@ -216,12 +229,16 @@ class Replay:
         return False
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
+        if user.hardware:
+            self.tracee.watchpoint_hits = 0
         return self._halted(self.engine.advance(wanted=lambda event: _shows(user, event)))
 
     def _halted(self, halt: Halt) -> bool:
         if halt.reason is Reason.EXEC:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
+            if self._pass_on_watchpoint():
+                return False
             self._back_onto_breakpoint()
         sig = 0
         if halt.reason is Reason.SIGNAL:
@@ -252,6 +269,23 @@ class Replay:
                 due = self.engine.fatal_signal_due
                 self._hand_back(self._fatal(due) if due else 0)
                 return not back
+
+    def _pass_on_watchpoint(self) -> bool:
+        """Let GDB have the trap of a debug register that the engine has got.
+
+        The instruction is executed, and cannot be again. So the program sends itself the same
+        SIGTRAP (only to itself may a process send a siginfo_t that seems to be the kernel's), and
+        DR6 is as it was; GDB looks at nothing else (linux-nat.c, save_stop_reason).
+        """
+        if not self.tracee.has_watchpoints:
+            return False
+        hits = self.tracee.watchpoint_hits
+        if not hits:
+            return False
+        send_debug_trap(self.tracee)
+        self.tracee.watchpoint_hits = hits
+        console.forget_caches()
+        return True
 
     def _back_onto_breakpoint(self) -> None:
         registers = self.tracee.registers()
@@ -335,11 +369,19 @@ class Replay:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
             if not self.engine.is_trap_of_program(code):
+                self._look_for_point(ran_onto_breakpoint=code == _SI_KERNEL)
                 return False
             if self.engine.at_end:
                 return self._at_end()
             pt.tgkill(self.tracee.pid, _TRAP_AGAIN)
             return False
+        shown = self._on_program_signal(sig, code)
+        self.watch_point()
+        return shown
+
+    def _on_program_signal(self, sig: int, code: int) -> bool:
+        if sig == _TRAP_AGAIN and code <= 0 and self._called:
+            return self._at_point()
         if sig == _TRAP_AGAIN and code <= 0:
             self.engine.step_behind_trap()
             sig = signal.SIGTRAP
@@ -372,6 +414,75 @@ class Replay:
         console.forget_caches()
         return False
 
+    # -- events in the middle of a computation --------------------------------------------------
+
+    def watch_point(self) -> None:
+        """GDB is about to go on, or the user to look: be there when the next event's point comes.
+
+        See `point_trap`. It has to be called whenever the engine has played something.
+        """
+        point = None if self.diverged else self.engine.point
+        self._trap.put(point.site if point is not None else None)
+        self._look_for_point()
+        self._left_at = self.tracee.registers().rip if point is not None else 0
+
+    def _look_for_point(self, ran_onto_breakpoint: bool = False) -> None:
+        """Where the program is at the point, or at its address: get it when GDB goes on.
+
+        What is to be done changes the program counter, which GDB cannot stand at a SIGTRAP; and
+        perhaps the user is to see this stop first. So a signal is sent, which arrives as soon as
+        GDB resumes the program, before it executes anything; see `_at_point`.
+        `ran_onto_breakpoint`: GDB did let it run, and is not stepping it.
+        """
+        point = None if self.diverged or self.user_call else self.engine.point
+        left_at, self._left_at = self._left_at, 0
+        if point is None or self._called:
+            return
+        registers = self.tracee.registers()
+        if registers.rip != point.site:
+            return
+        # On another pass it pays to look for the right one by ourselves (a pass costs nothing then)
+        # unless there is a breakpoint of somebody's that has to see every pass.
+        if point.is_here(registers) or (
+            ran_onto_breakpoint and left_at != point.site and self._trap.is_alone()
+        ):
+            self._called = True
+            pt.tgkill(self.pid, _TRAP_AGAIN)
+
+    def _at_point(self) -> bool:
+        """The signal that `_look_for_point` has sent; whether the user should see the stop."""
+        if self.user_call:
+            return False  # and again after it
+        self._called = False
+        point = self.engine.point
+        registers = self.tracee.registers()
+        if point is None or registers.rip != point.site:
+            return False
+        if not point.is_here(registers):
+            self._trap.put(None)
+            return self._run_ahead(self.catchpoints.user_breakpoints())
+        line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
+        if not self.engine.play_at_point(registers):
+            self._hand_back(self._fatal(self.engine.sent_fatal_signal))
+            return False
+        if self.engine.fatal_signal_due:
+            pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
+        console.forget_caches()
+        return line is not None and self._back_in_line(line)
+
+    def on_user_call(self, begins: bool) -> None:
+        """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
+        self.user_call = begins
+        if not begins and self._called:
+            pt.tgkill(self.pid, _TRAP_AGAIN)
+
+    def _take_call_back(self) -> None:
+        """The signal that `_look_for_point` has sent shall not arrive: the user goes elsewhere."""
+        if self._called:
+            self._called = False
+            self.tracee.resume(pt.PTRACE_SYSEMU)
+            self.tracee.wait()
+
     def _at_end(self) -> bool:
         console.forget_caches()
         if not self.said_end:
@@ -394,6 +505,7 @@ class Replay:
         if not self._alive():
             return
         self.catchpoints.ensure()
+        self._trap.tidy()
         if self._exec_pending:
             # GDB has just taken its breakpoints out of a program that is no more, so into the new
             # one: put the new one in place once more.
@@ -444,6 +556,7 @@ class Replay:
                 if self.engine.image.event != self._shown:
                     self._show_program()
                 self._hand_back()
+                self.watch_point()
         console.quietly("sharedlibrary")
         console.forget_caches()
         gdb.invalidate_cached_frames()
@@ -468,6 +581,7 @@ class Replay:
 
     def _forget_stop(self) -> None:
         """Leave whatever stop GDB showed, so that the engine can drive."""
+        self._take_call_back()
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self.engine.rewind(kept)

@@ -96,6 +96,7 @@ class Engine:
         self.checksums_checked = 0
         self._output = ProgramOutput()
         self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
+        self._finder: PointFinder | None = None
 
     def close(self) -> None:
         """Let go of everything but the tracee."""
@@ -112,6 +113,7 @@ class Engine:
         child.trace, child.tracee = trace, tracee
         child.source = self.source.fork(tracee)
         child.checksums_checked = 0
+        child._finder = None
         child._output = copy.deepcopy(self._output)
         child._calls = self._calls.fork(tracee, child.source)
         return child
@@ -560,15 +562,41 @@ class Engine:
         if status != SYSCALL_STOP or not self.system_call(self.tracee.registers()):
             raise self.unexpected(Halt(Reason.SIGNAL, os.WSTOPSIG(status)))
 
+    @property
+    def point(self) -> PointFinder | None:
+        """What knows the place of the next event, if that lies in the middle of a computation."""
+        if self.next > self.trace.event_count:
+            return None
+        event = self.trace.event(self.next)
+        if not event.flags & _IN_CODE:
+            return None
+        if self._finder is None or self._finder.event is not event:
+            before = self.trace.event(event.number - 1).time_us if event.number > 1 else 0
+            self._finder = PointFinder(self.tracee, event, event.time_us - before)
+        return self._finder
+
+    def play_at_point(self, registers: Registers) -> bool:
+        """Play the next event, at whose `point` the tracee stands, with these registers.
+
+        Returns False, with nothing changed, when it is the signal that ends the recording.
+        """
+        event = self.trace.event(self.next)
+        if event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL:
+            return False
+        self._enter_handler(event, registers)
+        self._settle(registers)
+        self.tracee.set_registers(registers)
+        return True
+
     def _advance_in_code(self, event: Event) -> Halt | None:
         """Find the point, between two system calls, where a signal was delivered.
 
         Returns a Halt when something else happened first, or the signal was fatal; None when its
         handler was entered.
         """
-        tracee = self.tracee
-        before = self.trace.event(event.number - 1).time_us if event.number > 1 else 0
-        outcome = PointFinder(tracee, event, event.time_us - before).search()
+        finder = self.point
+        assert finder is not None
+        outcome = finder.search()
         registers = outcome.registers
         if outcome.came is Came.SYSCALL:
             call = _call_text(
@@ -583,12 +611,7 @@ class Engine:
             if outcome.signal in SYNCHRONOUS and outcome.raised:
                 self.fault(outcome.signal)
             return Halt(Reason.SIGNAL, outcome.signal)
-        if event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL:
-            return Halt(Reason.END, event.nr)
-        self._enter_handler(event, registers)
-        self._settle(registers)
-        tracee.set_registers(registers)
-        return None
+        return None if self.play_at_point(registers) else Halt(Reason.END, event.nr)
 
 
 def _arrives_as(event: Event) -> int:

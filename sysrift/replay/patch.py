@@ -62,6 +62,7 @@ class Patch:
     match: int  # rip after the int3 that says that everything agrees
     displaced: tuple[int, ...]  # where each displaced instruction is
     originals: tuple[int, ...]  # where it was
+    ends: tuple[int, ...]  # right behind each displaced instruction
 
     def contains(self, address: int) -> bool:
         """Whether an address lies in the generated pages."""
@@ -118,6 +119,7 @@ def plan(
             code_start + assembler.match,
             tuple(code_start + at for at in assembler.displaced),
             tuple(assembler.originals),
+            tuple(code_start + at for at in assembler.ends),
         )
     raise CannotPatch("there is no free memory that a jump could reach")
 
@@ -183,6 +185,7 @@ class _Assembler:
         self.match = 0
         self.displaced: list[int] = []
         self.originals: list[int] = []
+        self.ends: list[int] = []
         self._to_fail: list[int] = []
 
     def assemble(self) -> bytes:
@@ -284,6 +287,7 @@ class _Assembler:
                 self.code += code[:place] + self._signed(old - moved) + code[place + 4 :]
             else:
                 self.code += code
+            self.ends.append(len(self.code))
         self.code += b"\xe9\0\0\0\0"
         fixes.append((len(self.code) - 4, at))
         for place, target in fixes:

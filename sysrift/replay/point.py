@@ -71,8 +71,10 @@ class PointFinder:
         Raises TraceError when the event does not say what to look for.
         """
         self._tracee = tracee
-        self._event = event
-        self._site = event.site
+        self.event = event
+        self.site = event.site
+        self._watched = False  # there are debug registers, which may trap
+        self._hits = 0  # those that did, where a search stopped
         self._recorded = recorded_us / 1e6
         self._registers: Registers | None = None
         self._point = Point()
@@ -117,29 +119,53 @@ class PointFinder:
     def search(self) -> Search:
         """Let the tracee run to the point, or to what comes instead.
 
-        Its registers are the program's own afterwards, and its code is as it was. Raises
-        ReplayError when it is not found in time, TraceeGone.
+        Its registers are the program's own afterwards, and its code is as it was; where a
+        debugger's watchpoint stopped it, `Tracee.watchpoint_hits` tells. Raises ReplayError when it
+        is not found in time, TraceeGone.
         """
-        registers = self._tracee.registers()
+        tracee = self._tracee
+        registers = tracee.registers()
         if self.is_here(registers):
             return Search(Came.FOUND, registers)
-        with _CpuLimit(self._tracee.pid, _PATIENCE_CPU + _PATIENCE_FACTOR * self._recorded):
-            try:
-                patch = self._plan()
-            except CannotPatch:
-                return self._search_by_breakpoint()
-            return self._search_by_patch(patch)
+        self._watched = tracee.has_watchpoints
+        self._hits = 0
+        try:
+            with _CpuLimit(tracee.pid, _PATIENCE_CPU + _PATIENCE_FACTOR * self._recorded):
+                try:
+                    patch = self._plan()
+                except CannotPatch:
+                    return self._search_by_breakpoint()
+                return self._search_by_patch(patch)
+        finally:
+            if self._watched:
+                tracee.watchpoint_hits = self._hits
 
     def _plan(self) -> Patch:
         point = self._point
         mappings = read_maps(self._tracee.pid)
-        patch = plan(self._site, point, self.wanted, point.xsave, mappings)
+        patch = plan(self.site, point, self.wanted, point.xsave, mappings)
         if self._code(len(point.code)) != point.code:
             raise CannotPatch("a debugger has a breakpoint there")
+        if self._watched:
+            code = range(self.site, self.site + len(point.code))
+            if any(address in code for address in self._tracee.hardware_breakpoints):
+                raise CannotPatch("a debugger has a hardware breakpoint there")
         return patch
 
     def _code(self, length: int) -> bytes:
-        return self._tracee.read_some(self._site, length)
+        return self._tracee.read_some(self.site, length)
+
+    def _resume(self, request: int) -> int:
+        """Let it run to the next stop, whose wait status this returns."""
+        if self._watched:
+            self._tracee.watchpoint_hits = 0
+        self._tracee.resume(request)
+        return self._tracee.wait()
+
+    def _is_watchpoint(self) -> bool:
+        """Whether a SIGTRAP just now came from a debug register."""
+        self._hits = self._tracee.watchpoint_hits if self._watched else 0
+        return self._hits != 0
 
     # -- by generated code ----------------------------------------------------------------------
 
@@ -150,14 +176,14 @@ class PointFinder:
         except RemoteSyscallError:
             return self._search_by_breakpoint()
         try:
-            tracee.write(self._site, patch.jump)
+            tracee.write(self.site, patch.jump)
         except BadAddress:
             self._take_away(patch)
             return self._search_by_breakpoint()
         try:
             return self._run(patch)
         finally:
-            tracee.write(self._site, self._point.code[:JUMP_LENGTH])
+            tracee.write(self.site, self._point.code[:JUMP_LENGTH])
             self._take_away(patch)
 
     def _put(self, patch: Patch) -> None:
@@ -174,20 +200,24 @@ class PointFinder:
     def _run(self, patch: Patch) -> Search:
         tracee = self._tracee
         while True:
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
+            status = self._resume(pt.PTRACE_SYSEMU)
             registers = tracee.registers()
             if status == SYSCALL_STOP:
                 return Search(Came.SYSCALL, registers)
             if status >> 16:
                 continue
             sig = os.WSTOPSIG(status)
+            if sig == signal.SIGTRAP and self._is_watchpoint():
+                if patch.contains(registers.rip) and registers.rip not in patch.ends:
+                    self._hits = 0
+                    continue  # the comparing code read what is watched
+                return Search(Came.STOP, self._leave(patch), sig, True)
             if sig == signal.SIGTRAP and registers.rip == patch.match:
                 if self._check_match(patch, registers):
                     return Search(Came.FOUND, registers)
                 continue
             trapped_at = registers.rip - (1 if sig == signal.SIGTRAP else 0)
-            moved = patch.moved(trapped_at) if trapped_at != self._site else None
+            moved = patch.moved(trapped_at) if trapped_at != self.site else None
             if moved is not None and sig in (signal.SIGTRAP, signal.SIGILL):
                 registers.rip = moved
                 tracee.set_registers(registers)
@@ -203,7 +233,7 @@ class PointFinder:
 
     def _check_match(self, patch: Patch, registers: Registers) -> bool:
         """At the generated code's int3: whether it is the pass that is meant; if not, go on."""
-        registers.rip = self._site
+        registers.rip = self.site
         found = self.is_here(registers)
         if not found:
             registers.rip = patch.displaced[0]
@@ -219,7 +249,7 @@ class PointFinder:
                 return registers
             original = patch.original(registers.rip)
             if original is None and registers.rip == patch.match:
-                original = self._site
+                original = self.site
             if original is not None:
                 registers.rip = original
                 tracee.set_registers(registers)
@@ -239,25 +269,23 @@ class PointFinder:
         while True:
             if time.monotonic() > until:
                 raise self._not_found()
-            if tracee.registers().rip == self._site:
+            if not theirs and tracee.registers().rip == self.site:
                 # Over the instruction itself; a repeated one comes here at every iteration.
                 before = self._code(1)
-                tracee.write(self._site, original)
-                tracee.resume(pt.PTRACE_SINGLESTEP)
-                status = tracee.wait()
-                tracee.write(self._site, before)
+                tracee.write(self.site, original)
+                status = self._resume(pt.PTRACE_SINGLESTEP)
+                tracee.write(self.site, before)
                 registers = tracee.registers()
-                if os.WSTOPSIG(status) != signal.SIGTRAP:
+                if os.WSTOPSIG(status) != signal.SIGTRAP or self._is_watchpoint():
                     return Search(Came.STOP, registers, os.WSTOPSIG(status), self._raised())
                 if self.is_here(registers):
                     return Search(Came.FOUND, registers)
                 continue
             if not theirs:
-                tracee.write(self._site, bytes((INT3,)))
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
+                tracee.write(self.site, bytes((INT3,)))
+            status = self._resume(pt.PTRACE_SYSEMU)
             if not theirs:
-                tracee.write(self._site, original)
+                tracee.write(self.site, original)
             registers = tracee.registers()
             if status == SYSCALL_STOP:
                 return Search(Came.SYSCALL, registers)
@@ -266,21 +294,19 @@ class PointFinder:
             sig = os.WSTOPSIG(status)
             if sig == signal.SIGXCPU:
                 raise self._not_found()
-            if sig != signal.SIGTRAP or registers.rip != self._site + 1:
+            trapped = sig == signal.SIGTRAP and not self._is_watchpoint()
+            if theirs or not trapped or registers.rip != self.site + 1:
+                # Also on the pass that is meant: they see their breakpoint, and then the event.
                 return Search(Came.STOP, registers, sig, self._raised())
             registers.rip -= 1
-            if self.is_here(registers):
-                tracee.set_registers(registers)
-                return Search(Came.FOUND, registers)
-            if theirs:
-                registers.rip += 1
-                return Search(Came.STOP, registers, sig, True)
             tracee.set_registers(registers)
+            if self.is_here(registers):
+                return Search(Came.FOUND, registers)
 
     def _not_found(self) -> ReplayError:
         return ReplayError(
-            f"the place in a computation where signal {self._event.nr} (event "
-            f"{self._event.number}) came was not found: the program passes {self._site:#x}, but "
+            f"the place in a computation where signal {self.event.nr} (event "
+            f"{self.event.number}) came was not found: the program passes {self.site:#x}, but "
             "never, for many times as long as it took when it was recorded, with the recorded "
             "registers and memory"
         )

@@ -22,7 +22,10 @@ _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
-_DEBUG_CONTROL = 848 + 7 * 8  # offsetof(struct user, u_debugreg[7])
+_DEBUG_ADDRESS = 848  # offsetof(struct user, u_debugreg)
+_DEBUG_STATUS = 848 + 6 * 8
+_DEBUG_CONTROL = 848 + 7 * 8
+_DEBUG_ENABLED, _DEBUG_HITS = 0xFF, 0xF  # a pair of bits in DR7, one in DR6, for each address
 
 
 class TraceeGone(Exception):
@@ -172,6 +175,33 @@ class Tracee:
         finally:
             if before:
                 pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, before)
+
+    @property
+    def has_watchpoints(self) -> bool:
+        """Whether a debugger has set debug registers."""
+        return bool(pt.peek_user(self.pid, _DEBUG_CONTROL) & _DEBUG_ENABLED)
+
+    @property
+    def hardware_breakpoints(self) -> list[int]:
+        """Addresses of instructions that a debugger has put into debug registers."""
+        control = pt.peek_user(self.pid, _DEBUG_CONTROL)
+        return [
+            pt.peek_user(self.pid, _DEBUG_ADDRESS + 8 * n)
+            for n in range(4)
+            if control >> 2 * n & 3 and not control >> 16 + 4 * n & 3
+        ]
+
+    @property
+    def watchpoint_hits(self) -> int:
+        """Which debug registers matched at the last debug exception, or since this was set, as
+        bits 0 to 3 of DR6. The kernel clears them at the next (exc_debug_user), a single step
+        among them; `remote_syscall` makes steps."""
+        return pt.peek_user(self.pid, _DEBUG_STATUS) & _DEBUG_HITS
+
+    @watchpoint_hits.setter
+    def watchpoint_hits(self, hits: int) -> None:
+        other = pt.peek_user(self.pid, _DEBUG_STATUS) & ~_DEBUG_HITS
+        pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_STATUS, other | hits)
 
     # -- system call stops ----------------------------------------------------------------------
 
