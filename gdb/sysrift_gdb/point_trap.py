@@ -1,28 +1,49 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""GDB's own breakpoint at the place of an event in the middle of a computation.
+"""Being there when the program comes to the place of an event in the middle of a computation.
 
-While GDB lets the program run, or steps it, nobody else looks where it is. This breakpoint, which
-the user does not see, makes GDB stop whenever the program comes to the place; it never stops for
-the user, since its condition is false, but the condition of our `catch signal SIGTRAP` is evaluated
-there too, as at every SIGTRAP.
+While GDB lets the program run, or steps it, nobody else looks where it is. So GDB gets a breakpoint
+at the place, which the user does not see: its condition is false, but the condition of our `catch
+signal SIGTRAP` is evaluated there, as at every SIGTRAP. It compares the pass with the one recorded.
+
+What is to be done then changes the program counter, which GDB cannot stand at a SIGTRAP; and
+perhaps the user is to see this stop first, for a breakpoint or a step of theirs. So a signal is
+sent: it arrives as soon as GDB resumes the program, before that executes anything.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import gdb
+from sysrift.replay.engine import Engine
+from sysrift.tracee import Registers
+from sysrift.tracee import ptrace as pt
+
+CALL = signal.SIGILL
+"""The signal that is sent: one that our catchpoint catches."""
 
 _NEVER = "0"
 _ROW = re.compile(r"^(-?\d+)(?:\.\d+)?\s.*?\s(0x[0-9a-f]+)\b", re.MULTILINE)
 
 
 class PointTrap:
-    """At most one place at a time has the breakpoint enabled."""
+    """The breakpoint, at one place at a time, and the signal.
 
-    def __init__(self) -> None:
+    `called`: the signal was sent, and has not arrived yet.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.called = False
+        self._engine = engine
+        self._tracee = engine.tracee
         self._site = 0
         self._made: dict[int, gdb.Breakpoint] = {}
+        self._left_at = 0  # where the engine has left the program, until GDB stops it
+        self._lifted: tuple[int, bytes] | None = None
+
+    # -- the breakpoint -------------------------------------------------------------------------
 
     def put(self, site: int | None) -> None:
         """Have it at an address; None: nowhere.
@@ -43,13 +64,20 @@ class PointTrap:
         self._site = site
 
     def tidy(self) -> None:
-        """While GDB is stopped for the user: let go of those that are not enabled."""
+        """While GDB is stopped for the user, with no breakpoints in the program's code: let go of
+        those that are not enabled."""
+        self._lifted = None
         for site in [site for site in self._made if site != self._site]:
             trap = self._made.pop(site)
             if trap.is_valid():
                 trap.delete()
 
-    def is_alone(self) -> bool:
+    def remove(self) -> None:
+        """Take them all out of GDB's table."""
+        self._site = 0
+        self.tidy()
+
+    def _is_alone(self) -> bool:
         """Whether no other breakpoint, the user's or GDB's own, lies on the same address."""
         trap = self._made.get(self._site)
         if trap is None:
@@ -60,10 +88,80 @@ class PointTrap:
             for number, address in _ROW.findall(table)
         )
 
-    def remove(self) -> None:
-        """Take them all out of GDB's table."""
-        self._site = 0
-        self.tidy()
+    # -- the signal -----------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """The engine has moved the program, and GDB is going to move it next, sooner or later."""
+        point = self._engine.point
+        self.put(point.site if point is not None else None)
+        self.look()
+        self._left_at = self._tracee.registers().rip if point is not None else 0
+
+    def look(self, ran_onto_breakpoint: bool = False) -> None:
+        """Where the program is at the point, or just at its address: have it when GDB goes on.
+
+        `ran_onto_breakpoint`: GDB did let it run, and is not stepping it.
+        """
+        left_at, self._left_at = self._left_at, 0
+        self._put_back()
+        point = self._engine.point
+        if point is None or self.called:
+            return
+        registers = self._tracee.registers()
+        if registers.rip != point.site:
+            return
+        # On another pass it pays to look for the right one by ourselves (a pass costs nothing then)
+        # unless there is a breakpoint of somebody's that has to see every pass.
+        if point.is_here(registers) or (
+            ran_onto_breakpoint and left_at != point.site and self._is_alone()
+        ):
+            self.call()
+
+    def call(self) -> None:
+        """Send the signal."""
+        self.called = True
+        pt.tgkill(self._tracee.pid, CALL)
+
+    def take_back(self) -> None:
+        """The signal shall not arrive: the user goes elsewhere, by `sysrift-goto`."""
+        self._put_back()
+        if self.called:
+            self.called = False
+            self._tracee.resume(pt.PTRACE_SYSEMU)
+            self._tracee.wait()
+
+    # -- an event that leaves the program where it is ---------------------------------------------
+
+    def lift(self, site: int) -> None:
+        """GDB has stopped at `site` for its breakpoints, and is going to step over them; it took
+        the signal's arrival for that step. So they are away for one more step."""
+        self._lifted = site, self._tracee.read(site, 1)
+        self._tracee.write(site, _original(site))
+
+    def _put_back(self) -> None:
+        if self._lifted is not None:
+            self._tracee.write(*self._lifted)
+            self._lifted = None
+
+    def step_over(self, site: int) -> Registers:
+        """Execute the instruction at `site`, whatever breakpoints are there; the registers then.
+
+        A fault of it leaves it to be executed again, by GDB.
+        """
+        tracee = self._tracee
+        before = tracee.read(site, 1)
+        tracee.write(site, _original(site))
+        tracee.resume(pt.PTRACE_SINGLESTEP)
+        sig = os.WSTOPSIG(tracee.wait())
+        tracee.write(site, before)
+        if sig == signal.SIGINT:
+            pt.tgkill(tracee.pid, sig)
+        return tracee.registers()
 
 
-__all__ = ["PointTrap"]
+def _original(address: int) -> bytes:
+    """A byte of the program's code, without GDB's breakpoints."""
+    return bytes(gdb.selected_inferior().read_memory(address, 1))
+
+
+__all__ = ["CALL", "PointTrap"]

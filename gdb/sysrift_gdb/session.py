@@ -38,7 +38,7 @@ from sysrift_gdb.line_steps import (
     line_at,
     returned_to,
 )
-from sysrift_gdb.point_trap import PointTrap
+from sysrift_gdb.point_trap import CALL, PointTrap
 from sysrift_gdb.signals import SignalTable
 
 _CHUNK = 2000
@@ -48,9 +48,8 @@ _NR_GETPID = 39
 _EXECUTES = (59, 322)
 """execve and execveat."""
 
-_TRAP_AGAIN = signal.SIGILL
-"""What a SIGTRAP of the program's own is turned into, see `on_signal_stop`; also sent where an
-event in the middle of a computation is due."""
+_TRAP_AGAIN = CALL
+"""What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
 
 _SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3
 
@@ -79,9 +78,6 @@ class Replay:
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
-        self._trap = PointTrap()
-        self._called = False  # at the point of an event: a signal of ours comes when GDB goes on
-        self._left_at = 0  # where the program stood when GDB went on last
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
         try:
@@ -91,6 +87,7 @@ class Replay:
             raise
         try:
             self.engine = Engine(self.trace, self.tracee)
+            self._trap = PointTrap(self.engine)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -369,7 +366,8 @@ class Replay:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
             if not self.engine.is_trap_of_program(code):
-                self._look_for_point(ran_onto_breakpoint=code == _SI_KERNEL)
+                if not self.diverged and not self.user_call:
+                    self._trap.look(ran_onto_breakpoint=code == _SI_KERNEL)
                 return False
             if self.engine.at_end:
                 return self._at_end()
@@ -380,7 +378,7 @@ class Replay:
         return shown
 
     def _on_program_signal(self, sig: int, code: int) -> bool:
-        if sig == _TRAP_AGAIN and code <= 0 and self._called:
+        if sig == _TRAP_AGAIN and code <= 0 and self._trap.called:
             return self._at_point()
         if sig == _TRAP_AGAIN and code <= 0:
             self.engine.step_behind_trap()
@@ -417,43 +415,18 @@ class Replay:
     # -- events in the middle of a computation --------------------------------------------------
 
     def watch_point(self) -> None:
-        """GDB is about to go on, or the user to look: be there when the next event's point comes.
-
-        See `point_trap`. It has to be called whenever the engine has played something.
-        """
-        point = None if self.diverged else self.engine.point
-        self._trap.put(point.site if point is not None else None)
-        self._look_for_point()
-        self._left_at = self.tracee.registers().rip if point is not None else 0
-
-    def _look_for_point(self, ran_onto_breakpoint: bool = False) -> None:
-        """Where the program is at the point, or at its address: get it when GDB goes on.
-
-        What is to be done changes the program counter, which GDB cannot stand at a SIGTRAP; and
-        perhaps the user is to see this stop first. So a signal is sent, which arrives as soon as
-        GDB resumes the program, before it executes anything; see `_at_point`.
-        `ran_onto_breakpoint`: GDB did let it run, and is not stepping it.
-        """
-        point = None if self.diverged or self.user_call else self.engine.point
-        left_at, self._left_at = self._left_at, 0
-        if point is None or self._called:
-            return
-        registers = self.tracee.registers()
-        if registers.rip != point.site:
-            return
-        # On another pass it pays to look for the right one by ourselves (a pass costs nothing then)
-        # unless there is a breakpoint of somebody's that has to see every pass.
-        if point.is_here(registers) or (
-            ran_onto_breakpoint and left_at != point.site and self._trap.is_alone()
-        ):
-            self._called = True
-            pt.tgkill(self.pid, _TRAP_AGAIN)
+        """GDB is about to go on, or the user to look, after the engine has played something."""
+        if self.diverged:
+            self._trap.put(None)
+        elif not self.user_call:
+            self._trap.watch()
 
     def _at_point(self) -> bool:
-        """The signal that `_look_for_point` has sent; whether the user should see the stop."""
+        """At the address of the next event's point, by the trap's signal; whether the user should
+        see the stop."""
         if self.user_call:
             return False  # and again after it
-        self._called = False
+        self._trap.called = False
         point = self.engine.point
         registers = self.tracee.registers()
         if point is None or registers.rip != point.site:
@@ -461,11 +434,22 @@ class Replay:
         if not point.is_here(registers):
             self._trap.put(None)
             return self._run_ahead(self.catchpoints.user_breakpoints())
-        line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
-        if not self.engine.play_at_point(registers):
-            self._hand_back(self._fatal(self.engine.sent_fatal_signal))
-            return False
-        if self.engine.fatal_signal_due:
+        site, line = point.site, None
+        if self.steps_by_line:
+            line = line_at(site, registers.rsp)
+        while point is not None and point.is_here(registers):
+            if not self.engine.play_at_point(registers):
+                self._hand_back(self._fatal(self.engine.sent_fatal_signal))
+                return False
+            registers = self.tracee.registers()
+            point = self.engine.point
+        if registers.rip == site and line is not None:
+            self._trap.lift(site)
+        elif registers.rip == site:
+            self._trap.step_over(site)
+            if self._pass_on_watchpoint():
+                return False
+        elif self.engine.fatal_signal_due:
             pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
         console.forget_caches()
         return line is not None and self._back_in_line(line)
@@ -473,15 +457,8 @@ class Replay:
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
         self.user_call = begins
-        if not begins and self._called:
-            pt.tgkill(self.pid, _TRAP_AGAIN)
-
-    def _take_call_back(self) -> None:
-        """The signal that `_look_for_point` has sent shall not arrive: the user goes elsewhere."""
-        if self._called:
-            self._called = False
-            self.tracee.resume(pt.PTRACE_SYSEMU)
-            self.tracee.wait()
+        if not begins and self._trap.called:
+            self._trap.call()
 
     def _at_end(self) -> bool:
         console.forget_caches()
@@ -581,7 +558,7 @@ class Replay:
 
     def _forget_stop(self) -> None:
         """Leave whatever stop GDB showed, so that the engine can drive."""
-        self._take_call_back()
+        self._trap.take_back()
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self.engine.rewind(kept)

@@ -6,7 +6,8 @@ The replayed program runs natively between its system calls. At each one the tra
 asks for with the recorded event, puts result and memory in place, and the kernel never sees it.
 
 Positions: `next` is the number of the event that has not happened yet. "At event N" means that
-events 1 to N-1 have happened and the program stands on the `syscall` instruction of event N.
+events 1 to N-1 have happened and the program stands on the `syscall` instruction of event N, or
+where it was when event N came in the middle of a computation.
 """
 
 from __future__ import annotations
@@ -495,7 +496,8 @@ class Engine:
         """Run on until event `stop_at` is next, an event is `wanted`, or something else happens.
 
         The tracee must be in any ptrace-stop with the registers to go on with. At REACHED and
-        WANTED the program stands on the event's `syscall` instruction. `limit` bounds the events.
+        WANTED the program stands on the event's `syscall` instruction, or at its point in a
+        computation. `limit` bounds the events.
         Raises Divergence, TraceeGone.
         """
         tracee = self.tracee
@@ -509,9 +511,13 @@ class Engine:
             if self.next <= count:
                 event = self.trace.event(self.next)
                 if event.flags & _IN_CODE:
-                    halt = self._advance_in_code(event)
+                    halt = self._find_in_code(event)
                     if halt is not None:
                         return halt
+                    if (stop_at is not None and self.next >= stop_at) or self.next >= last:
+                        return Halt(Reason.REACHED)
+                    if not self.play_at_point(tracee.registers()):
+                        return Halt(Reason.END, event.nr)
                     continue
             elif not self.is_complete:
                 return Halt(Reason.END)  # there may be no further stop: killed in an endless loop
@@ -588,11 +594,10 @@ class Engine:
         self.tracee.set_registers(registers)
         return True
 
-    def _advance_in_code(self, event: Event) -> Halt | None:
-        """Find the point, between two system calls, where a signal was delivered.
+    def _find_in_code(self, event: Event) -> Halt | None:
+        """Run to the point, between two system calls, where an event happened.
 
-        Returns a Halt when something else happened first, or the signal was fatal; None when its
-        handler was entered.
+        Returns a Halt when something else happened first.
         """
         finder = self.point
         assert finder is not None
@@ -611,7 +616,7 @@ class Engine:
             if outcome.signal in SYNCHRONOUS and outcome.raised:
                 self.fault(outcome.signal)
             return Halt(Reason.SIGNAL, outcome.signal)
-        return None if self.play_at_point(registers) else Halt(Reason.END, event.nr)
+        return None
 
 
 def _arrives_as(event: Event) -> int:
