@@ -51,6 +51,7 @@ _EXECUTES = (59, 322)
 _TRAP_AGAIN = CALL
 """What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
 
+_INT3 = b"\xcc"
 _SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3
 
 
@@ -287,7 +288,7 @@ class Replay:
     def _back_onto_breakpoint(self) -> None:
         registers = self.tracee.registers()
         try:
-            if self.tracee.read(registers.rip - 1, 1) == b"\xcc":
+            if self.tracee.read(registers.rip - 1, 1) == _INT3:
                 registers.rip -= 1
                 registers.orig_rax = NO_SYSCALL
                 self.tracee.set_registers(registers)
@@ -333,6 +334,15 @@ class Replay:
         self.tracee.set_registers(registers)
         console.forget_caches()
         console.say("a function called from GDB makes a system call: it gets ENOSYS in a replay")
+
+    def _fault_in_user_call(self, sig: int) -> None:
+        """A fault while GDB runs a function for the user: for GDB to report.
+
+        Most are none: the function returns to a breakpoint on the stack, which is not executable.
+        """
+        if self.tracee.read_some(self.tracee.registers().rip, 1) != _INT3:
+            self.signals.report(signal.Signals(sig).name, True)
+            self.catchpoints.let_next_fault_through()
 
     def _finish_kept(self) -> bool:
         """At the exit of a call that the user catches: now put its result in place."""
@@ -385,6 +395,9 @@ class Replay:
             sig = signal.SIGTRAP
         if sig == signal.SIGSYS and code <= 0:
             return self._at_end()  # sent to the stub: what the recording ends by
+        if self.user_call and sig != signal.SIGSYS:
+            self._fault_in_user_call(sig)
+            return False
         registers = self.tracee.registers()
         line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
         if sig == signal.SIGSYS:
@@ -457,8 +470,10 @@ class Replay:
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
         self.user_call = begins
-        if not begins and self._trap.called:
-            self._trap.call()
+        if not begins:
+            self._report_no_faults()
+            if self._trap.called:
+                self._trap.call()
 
     def _at_end(self) -> bool:
         console.forget_caches()
@@ -553,6 +568,9 @@ class Replay:
         self.said_end = False
         self._ended_by = 0
         self._exec_pending = False
+        self._report_no_faults()
+
+    def _report_no_faults(self) -> None:
         for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"):
             self.signals.report(name, False)
 
