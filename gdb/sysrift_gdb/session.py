@@ -40,6 +40,7 @@ from sysrift_gdb.line_steps import (
 )
 from sysrift_gdb.point_trap import CALL, PointTrap
 from sysrift_gdb.signals import SignalTable
+from sysrift_gdb.user_calls import Traces
 
 _CHUNK = 2000
 """Events between two looks at whether the user pressed Ctrl-C."""
@@ -79,6 +80,7 @@ class Replay:
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
+        self._before_call: Traces | None = None
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
         try:
@@ -440,6 +442,9 @@ class Replay:
         if self.user_call:
             return False  # and again after it
         self._trap.called = False
+        if self._before_call is not None:
+            self._before_call.restore(self.tracee)
+            self._before_call = None
         point = self.engine.point
         registers = self.tracee.registers()
         if point is None or registers.rip != point.site:
@@ -472,7 +477,7 @@ class Replay:
         self.user_call = begins
         if not begins:
             self._report_no_faults()
-            if self._trap.called:
+            if self._trap.called or self._before_call is not None:
                 self._trap.call()
 
     def _at_end(self) -> bool:
@@ -498,6 +503,9 @@ class Replay:
             return
         self.catchpoints.ensure()
         self._trap.tidy()
+        if not self.user_call:
+            in_code = self.engine.point is not None
+            self._before_call = Traces.before_call(self.tracee) if in_code else None
         if self._exec_pending:
             # GDB has just taken its breakpoints out of a program that is no more, so into the new
             # one: put the new one in place once more.
