@@ -20,27 +20,32 @@ import gdb
 from sysrift.replay.engine import Engine
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
+from sysrift.tracee.registers import NAMES
 
 CALL = signal.SIGILL
 """The signal that is sent: one that our catchpoint catches."""
 
+_SENT = 1 << CALL - 1 | 1 << signal.SIGTRAP - 1
 _NEVER = "0"
+_OTHER = {"orig_rax", "eflags"}
 _ROW = re.compile(r"^(-?\d+)(?:\.\d+)?\s.*?\s(0x[0-9a-f]+)\b", re.MULTILINE)
 
 
 class PointTrap:
     """The breakpoint, at one place at a time, and the signal.
 
-    `called`: the signal was sent, and has not arrived yet.
+    `called`: the signal was sent, and has not arrived yet. `over_breakpoint`: when it arrives, GDB
+    is about to step over the breakpoints at the point.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.called = False
+        self.called = self.over_breakpoint = False
         self._engine = engine
         self._tracee = engine.tracee
         self._site = 0
         self._made: dict[int, gdb.Breakpoint] = {}
         self._left_at = 0  # where the engine has left the program, until GDB stops it
+        self._shown: Registers | None = None
         self._lifted: tuple[int, bytes] | None = None
 
     # -- the breakpoint -------------------------------------------------------------------------
@@ -94,14 +99,20 @@ class PointTrap:
         """The engine has moved the program, and GDB is going to move it next, sooner or later."""
         point = self._engine.point
         self.put(point.site if point is not None else None)
-        self.look()
+        self._look(False)
+        if not self.called:
+            self.over_breakpoint = False
         self._left_at = self._tracee.registers().rip if point is not None else 0
 
-    def look(self, ran_onto_breakpoint: bool = False) -> None:
-        """Where the program is at the point, or just at its address: have it when GDB goes on.
+    def look(self, ran_onto_breakpoint: bool) -> None:
+        """At a SIGTRAP that is GDB's own affair. `ran_onto_breakpoint`: GDB did let the program
+        run, and is not stepping it."""
+        if not self.called:
+            self.over_breakpoint = True
+        self._look(ran_onto_breakpoint)
 
-        `ran_onto_breakpoint`: GDB did let it run, and is not stepping it.
-        """
+    def _look(self, ran_onto_breakpoint: bool) -> None:
+        """Where the program is at the point, or just at its address: have it when GDB goes on."""
         left_at, self._left_at = self._left_at, 0
         self._put_back()
         point = self._engine.point
@@ -123,14 +134,30 @@ class PointTrap:
         pt.tgkill(self._tracee.pid, CALL)
 
     def take_back(self) -> None:
-        """The signal shall not arrive: the user goes elsewhere, by `sysrift-goto`."""
-        self._put_back()
-        if self.called:
-            self.called = False
-            self._tracee.resume(pt.PTRACE_SYSEMU)
+        """Nothing that was sent shall arrive: the user goes elsewhere, by `sysrift-goto`."""
+        self.called = False
+        while self._tracee.pending_signals & _SENT:
+            self._tracee.resume(pt.PTRACE_SYSEMU)  # what is pending comes first
             self._tracee.wait()
 
-    # -- an event that leaves the program where it is ---------------------------------------------
+    # -- after an event ---------------------------------------------------------------------------
+
+    def show(self) -> None:
+        """Before an event at the point: what GDB knows of breakpoints just here has been seen."""
+        self._shown = None if self._is_alone() else self._tracee.registers()
+
+    def has_shown(self, registers: Registers) -> bool:
+        """Whether the program, with these registers, is back from the handler of such an event.
+
+        Once: it is the same pass of the breakpoint, and GDB would count it again.
+        """
+        shown = self._shown
+        if shown is None or registers.rip != shown.rip or registers.rsp != shown.rsp:
+            return False
+        self._shown = None
+        return all(
+            getattr(registers, name) == getattr(shown, name) for name in NAMES if name not in _OTHER
+        )
 
     def lift(self, site: int) -> None:
         """GDB has stopped at `site` for its breakpoints, and is going to step over them; it took
@@ -143,12 +170,13 @@ class PointTrap:
             self._tracee.write(*self._lifted)
             self._lifted = None
 
-    def step_over(self, site: int) -> Registers:
-        """Execute the instruction at `site`, whatever breakpoints are there; the registers then.
+    def step_over(self) -> None:
+        """Execute the instruction that the program stands on, whatever breakpoints are there.
 
         A fault of it leaves it to be executed again, by GDB.
         """
         tracee = self._tracee
+        site = tracee.registers().rip
         before = tracee.read(site, 1)
         tracee.write(site, _original(site))
         tracee.resume(pt.PTRACE_SINGLESTEP)
@@ -156,7 +184,6 @@ class PointTrap:
         tracee.write(site, before)
         if sig == signal.SIGINT:
             pt.tgkill(tracee.pid, sig)
-        return tracee.registers()
 
 
 def _original(address: int) -> bytes:

@@ -20,7 +20,7 @@ from sysrift.image import BadAddress
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
-from sysrift.replay.stub import pin, prepare, send_debug_trap
+from sysrift.replay.stub import enter_debug_trap, pin, prepare
 from sysrift.trace.model import Event, EventFlag, EventKind, Image
 from sysrift.trace.reader import Trace
 from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
@@ -81,6 +81,7 @@ class Replay:
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
         self._before_call: Traces | None = None
+        self._trap_made: tuple[Registers, int] | None = None  # see `_pass_on_watchpoint`
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
         try:
@@ -194,6 +195,10 @@ class Replay:
         operation = self.tracee.stop_operation()
         self._entered = operation == pt.SYSCALL_INFO_ENTRY
         if not self._entered:
+            if self._trap_made is not None:
+                self._leave_trap_made()
+                console.forget_caches()
+                return False
             return self._finish_kept()
         registers = self.tracee.registers()
         if signed(registers.orig_rax) == -1:
@@ -222,11 +227,8 @@ class Replay:
             return self._became_another_program()
         if self.engine.fatal_signal_due:
             self._hand_back(self._fatal(self.engine.fatal_signal_due))
-        elif user.hardware:
-            self._hand_back()
-        else:
-            return self._run_ahead(user)
-        return False
+            return False
+        return self._run_ahead(user)
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
         if user.hardware:
@@ -240,6 +242,11 @@ class Replay:
             if self._pass_on_watchpoint():
                 return False
             self._back_onto_breakpoint()
+            if self._trap.has_shown(self.tracee.registers()):
+                self._trap.step_over()
+                if self._pass_on_watchpoint():
+                    return False
+                return self._run_ahead(self.catchpoints.user_breakpoints())
         sig = 0
         if halt.reason is Reason.SIGNAL:
             sig = halt.signal  # not the recording's (Ctrl-C): GDB must get it itself
@@ -248,10 +255,11 @@ class Replay:
         self._hand_back(sig)
         return False
 
-    def _back_in_line(self, line: Line) -> bool:
+    def _back_in_line(self, line: Line, may_leave: bool = False) -> bool:
         """A stop while GDB steps through a line: be in it when GDB goes on (see `line_steps`).
 
-        Returns whether the user should see the stop, since the program is elsewhere.
+        Returns whether the user should see the stop, since the program is elsewhere. `may_leave`:
+        not for a breakpoint in the handler, which GDB is going to see by itself.
         """
         if line.has(self.tracee.registers().rip):
             return False
@@ -262,8 +270,7 @@ class Replay:
             halt = self.engine.advance(wanted=lambda e: is_handler_return(e) or _shows(user, e))
             event = self._next_event()
             if halt.reason is not Reason.WANTED or event is None or not is_handler_return(event):
-                self._halted(halt)
-                return True
+                return self._halted(halt) or not may_leave
             back = returned_to(self.engine, line)
             if back is not None:
                 due = self.engine.fatal_signal_due
@@ -282,10 +289,23 @@ class Replay:
         hits = self.tracee.watchpoint_hits
         if not hits:
             return False
-        send_debug_trap(self.tracee)
-        self.tracee.watchpoint_hits = hits
+        registers = self.tracee.registers()
+        enter_debug_trap(self.tracee)
+        self._trap_made = registers, hits
+        if not self._entered:  # or else GDB is to see the call's exit
+            self.tracee.resume(pt.PTRACE_SYSCALL)
+            self.tracee.wait()
+            self._leave_trap_made()
         console.forget_caches()
         return True
+
+    def _leave_trap_made(self) -> None:
+        """At the exit of the call that sends the SIGTRAP, which arrives right after it."""
+        if self._trap_made is not None:
+            (registers, hits), self._trap_made = self._trap_made, None
+            registers.orig_rax = NO_SYSCALL
+            self.tracee.set_registers(registers)
+            self.tracee.watchpoint_hits = hits
 
     def _back_onto_breakpoint(self) -> None:
         registers = self.tracee.registers()
@@ -452,6 +472,7 @@ class Replay:
         if not point.is_here(registers):
             self._trap.put(None)
             return self._run_ahead(self.catchpoints.user_breakpoints())
+        self._trap.show()
         site, line = point.site, None
         if self.steps_by_line:
             line = line_at(site, registers.rsp)
@@ -464,13 +485,13 @@ class Replay:
         if registers.rip == site and line is not None:
             self._trap.lift(site)
         elif registers.rip == site:
-            self._trap.step_over(site)
+            self._trap.step_over()
             if self._pass_on_watchpoint():
                 return False
         elif self.engine.fatal_signal_due:
             pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
         console.forget_caches()
-        return line is not None and self._back_in_line(line)
+        return line is not None and self._back_in_line(line, self._trap.over_breakpoint)
 
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""

@@ -60,30 +60,24 @@ def prepare(tracee: Tracee, image: Image) -> None:
         raise ReplayError(f"rdtsc cannot be trapped here ({error}): run sysrift doctor") from None
 
 
-def send_debug_trap(tracee: Tracee) -> None:
-    """Queue a SIGTRAP as a debug register raises it, which arrives when the tracee is resumed.
+def enter_debug_trap(tracee: Tracee) -> None:
+    """Let the tracee enter a call that sends it a SIGTRAP, as a debug register raises it.
 
-    By a call that is not stepped through: the step's own SIGTRAP would be merged with it.
+    At the exit, to which it is to go on by PTRACE_SYSCALL, its registers have to be put back. Not
+    by a single step, whose own SIGTRAP would be merged with this one.
     """
     siginfo = struct.pack("<iii", signal.SIGTRAP, 0, _TRAP_HWBKPT).ljust(128, b"\0")
     tracee.write(STUB_SCRATCH, siginfo)
-    saved = tracee.registers()
-    call = saved.copy()
+    call = tracee.registers()
     call.set_call(_NR_RT_TGSIGQUEUEINFO, tracee.pid, tracee.pid, signal.SIGTRAP, STUB_SCRATCH)
     call.rip = STUB_SYSCALL
     tracee.set_registers(call)
-    operation = None
     for _ in range(64):
         tracee.resume(pt.PTRACE_SYSCALL)
         tracee.wait()
-        operation = tracee.stop_operation()
-        if operation == pt.SYSCALL_INFO_EXIT:
-            break
-    result = signed(tracee.registers().rax)
-    saved.orig_rax = NO_SYSCALL
-    tracee.set_registers(saved)
-    if operation != pt.SYSCALL_INFO_EXIT or result:
-        raise ReplayError("the trap of a watchpoint could not be handed to GDB")
+        if tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
+            return
+    raise ReplayError("the trap of a watchpoint could not be handed to GDB")
 
 
 def fork_stub(tracee: Tracee) -> Tracee:

@@ -246,6 +246,13 @@ class Tracee:
         buffer = ctypes.create_string_buffer(siginfo, _SIGINFO_SIZE)
         pt.ptrace(pt.PTRACE_SETSIGINFO, self.pid, None, ctypes.addressof(buffer))
 
+    @property
+    def pending_signals(self) -> int:
+        """The set of signals sent to the thread that have not arrived, bit N-1 for signal N."""
+        with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["SigPnd"], 16)
+
     def signal_mask(self) -> int:
         """The set of blocked signals, bit N-1 for signal N."""
         buffer = ctypes.c_uint64()
