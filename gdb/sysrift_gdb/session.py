@@ -239,14 +239,18 @@ class Replay:
         if halt.reason is Reason.EXEC:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
+            hits = self.tracee.has_watchpoints and self.tracee.watchpoint_hits
+            if not hits:
+                self._back_onto_breakpoint()
+            registers = self.tracee.registers()
+            is_breakpoint = not hits or registers.rip in self.tracee.hardware_breakpoints
+            if is_breakpoint and self._trap.has_shown(registers):
+                self._trap.step_over()
+                if not self._pass_on_watchpoint():
+                    return self._run_ahead(self.catchpoints.user_breakpoints())
+                return False
             if self._pass_on_watchpoint():
                 return False
-            self._back_onto_breakpoint()
-            if self._trap.has_shown(self.tracee.registers()):
-                self._trap.step_over()
-                if self._pass_on_watchpoint():
-                    return False
-                return self._run_ahead(self.catchpoints.user_breakpoints())
         sig = 0
         if halt.reason is Reason.SIGNAL:
             sig = halt.signal  # not the recording's (Ctrl-C): GDB must get it itself
@@ -398,7 +402,7 @@ class Replay:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
             if not self.engine.is_trap_of_program(code):
-                if not self.diverged and not self.user_call:
+                if not (self.diverged or self._ended_by or self.user_call):
                     self._trap.look(ran_onto_breakpoint=code == _SI_KERNEL)
                 return False
             if self.engine.at_end:
@@ -451,7 +455,7 @@ class Replay:
 
     def watch_point(self) -> None:
         """GDB is about to go on, or the user to look, after the engine has played something."""
-        if self.diverged:
+        if self.diverged or self._ended_by:
             self._trap.put(None)
         elif not self.user_call:
             self._trap.watch()
