@@ -80,7 +80,8 @@ class Replay:
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
-        self._before_call: Traces | None = None
+        self._before_call: Traces | None = None  # since GDB stopped
+        self._call_traces: Traces | None = None  # the same, when the user has called a function
         self._trap_made: tuple[Registers, int] | None = None  # see `_pass_on_watchpoint`
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
@@ -466,9 +467,9 @@ class Replay:
         if self.user_call:
             return False  # and again after it
         self._trap.called = False
-        if self._before_call is not None:
-            self._before_call.restore(self.tracee)
-            self._before_call = None
+        if self._call_traces is not None:
+            self._call_traces.restore(self.tracee)
+            self._call_traces = None
         point = self.engine.point
         registers = self.tracee.registers()
         if point is None or registers.rip != point.site:
@@ -502,7 +503,8 @@ class Replay:
         self.user_call = begins
         if not begins:
             self._report_no_faults()
-            if self._trap.called or self._before_call is not None:
+            self._call_traces = self._before_call
+            if self._trap.called or self._call_traces is not None:
                 self._trap.call()
 
     def _at_end(self) -> bool:
@@ -528,7 +530,7 @@ class Replay:
             return
         self.catchpoints.ensure()
         self._trap.tidy()
-        if not self.user_call:
+        if not self.user_call and self._call_traces is None:
             in_code = self.engine.point is not None
             self._before_call = Traces.before_call(self.tracee) if in_code else None
         if self._exec_pending:
@@ -610,6 +612,7 @@ class Replay:
     def _forget_stop(self) -> None:
         """Leave whatever stop GDB showed, so that the engine can drive."""
         self._trap.take_back()
+        self._before_call = self._call_traces = None
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self.engine.rewind(kept)
