@@ -12,6 +12,7 @@ sent: it arrives as soon as GDB resumes the program, before that executes anythi
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import signal
@@ -27,8 +28,18 @@ CALL = signal.SIGILL
 
 _SENT = 1 << CALL - 1 | 1 << signal.SIGTRAP - 1
 _NEVER = "0"
+_PATIENCE = 8
+"""Passes that are stepped through before it is looked whether that can be cut short."""
 _OTHER = {"orig_rax", "eflags"}
-_ROW = re.compile(r"^(-?\d+)(?:\.\d+)?\s.*?\s(0x[0-9a-f]+)\b", re.MULTILINE)
+_ROW = re.compile(r"^(-?\d+)(?:\.\d+)?\s.*?\sy\s+(0x[0-9a-f]+)\b", re.MULTILINE)
+
+
+class Called(enum.Enum):
+    """What the signal was sent for."""
+
+    HERE = "here"  # this is the pass of the point
+    FREE = "free"  # another one, and GDB lets the program run
+    STEPPING = "stepping"  # another one of many, and GDB steps the program
 
 
 class PointTrap:
@@ -40,6 +51,8 @@ class PointTrap:
 
     def __init__(self, engine: Engine) -> None:
         self.called = self.over_breakpoint = False
+        self.why = Called.HERE
+        self._passes = 0  # of the point's address, since the user looked
         self._engine = engine
         self._tracee = engine.tracee
         self._site = 0
@@ -72,6 +85,7 @@ class PointTrap:
         """While GDB is stopped for the user, with no breakpoints in the program's code: let go of
         those that are not enabled."""
         self._lifted = None
+        self._passes = 0
         for site in [site for site in self._made if site != self._site]:
             trap = self._made.pop(site)
             if trap.is_valid():
@@ -87,10 +101,9 @@ class PointTrap:
         trap = self._made.get(self._site)
         if trap is None:
             return False
-        table = gdb.execute("maint info breakpoints", to_string=True)
         return all(
             int(address, 16) != self._site or int(number) == trap.number
-            for number, address in _ROW.findall(table)
+            for number, address in _rows()
         )
 
     # -- the signal -----------------------------------------------------------------------------
@@ -107,6 +120,7 @@ class PointTrap:
     def look(self, ran_onto_breakpoint: bool) -> None:
         """At a SIGTRAP that is GDB's own affair. `ran_onto_breakpoint`: GDB did let the program
         run, and is not stepping it."""
+        self._put_back()
         if not self.called:
             self.over_breakpoint = True
         self._look(ran_onto_breakpoint)
@@ -114,7 +128,6 @@ class PointTrap:
     def _look(self, ran_onto_breakpoint: bool) -> None:
         """Where the program is at the point, or just at its address: have it when GDB goes on."""
         left_at, self._left_at = self._left_at, 0
-        self._put_back()
         point = self._engine.point
         if point is None or self.called:
             return
@@ -123,14 +136,19 @@ class PointTrap:
             return
         # On another pass it pays to look for the right one by ourselves (a pass costs nothing then)
         # unless there is a breakpoint of somebody's that has to see every pass.
-        if point.is_here(registers) or (
-            ran_onto_breakpoint and left_at != point.site and self._is_alone()
-        ):
+        self._passes += 1
+        if point.is_here(registers):
             self.call()
+        elif ran_onto_breakpoint:
+            if left_at != point.site and self._is_alone():
+                self.call(Called.FREE)
+        elif self._passes > _PATIENCE and self.over_breakpoint and self._is_alone():
+            self._passes = 0
+            self.call(Called.STEPPING)
 
-    def call(self) -> None:
+    def call(self, why: Called = Called.HERE) -> None:
         """Send the signal."""
-        self.called = True
+        self.called, self.why = True, why
         pt.tgkill(self._tracee.pid, CALL)
 
     def take_back(self) -> None:
@@ -166,9 +184,11 @@ class PointTrap:
         self._tracee.write(site, _original(site))
 
     def _put_back(self) -> None:
+        """After that step: GDB believes that its breakpoints are there, if there still are any."""
         if self._lifted is not None:
-            self._tracee.write(*self._lifted)
-            self._lifted = None
+            (site, byte), self._lifted = self._lifted, None
+            if any(int(address, 16) == site for _, address in _rows()):
+                self._tracee.write(site, byte)
 
     def step_over(self) -> None:
         """Execute the instruction that the program stands on, whatever breakpoints are there.
@@ -186,9 +206,14 @@ class PointTrap:
             pt.tgkill(tracee.pid, sig)
 
 
+def _rows() -> list[tuple[str, str]]:
+    """Number and address of all enabled breakpoints, GDB's own among them."""
+    return _ROW.findall(gdb.execute("maint info breakpoints", to_string=True))
+
+
 def _original(address: int) -> bytes:
     """A byte of the program's code, without GDB's breakpoints."""
     return bytes(gdb.selected_inferior().read_memory(address, 1))
 
 
-__all__ = ["CALL", "PointTrap"]
+__all__ = ["CALL", "Called", "PointTrap"]

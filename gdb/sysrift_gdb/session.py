@@ -31,6 +31,7 @@ from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
+from sysrift_gdb.line_loops import LineLoop
 from sysrift_gdb.line_steps import (
     Line,
     is_handler_entry,
@@ -38,7 +39,7 @@ from sysrift_gdb.line_steps import (
     line_at,
     returned_to,
 )
-from sysrift_gdb.point_trap import CALL, PointTrap
+from sysrift_gdb.point_trap import CALL, Called, PointTrap
 from sysrift_gdb.signals import SignalTable
 from sysrift_gdb.user_calls import Traces
 
@@ -474,13 +475,21 @@ class Replay:
         registers = self.tracee.registers()
         if point is None or registers.rip != point.site:
             return False
-        if not point.is_here(registers):
-            self._trap.put(None)
-            return self._run_ahead(self.catchpoints.user_breakpoints())
-        self._trap.show()
         site, line = point.site, None
         if self.steps_by_line:
             line = line_at(site, registers.rsp)
+        if not point.is_here(registers):
+            if self._trap.why is Called.FREE:
+                self._trap.put(None)
+                return self._run_ahead(self.catchpoints.user_breakpoints())
+            if line is None or not self._run_through(line, point.displaced):
+                if self._trap.over_breakpoint:
+                    self._trap.lift(site)
+                return False
+            registers = self.tracee.registers()
+            if not point.is_here(registers):
+                return False
+        self._trap.show()
         while point is not None and point.is_here(registers):
             if not self.engine.play_at_point(registers):
                 self._hand_back(self._fatal(self.engine.sent_fatal_signal))
@@ -497,6 +506,34 @@ class Replay:
             pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
         console.forget_caches()
         return line is not None and self._back_in_line(line, self._trap.over_breakpoint)
+
+    def _run_through(self, line: Line, code: range) -> bool:
+        """While GDB steps through a line: run to the point, or to where the line is left.
+
+        False, with nothing done, if that cannot be.
+        """
+        loop = LineLoop.of(line, code)
+        if loop is None:
+            return False
+        self._trap.put(None)
+        self.tracee.watchpoint_hits = 0
+        loop.put(self.tracee)
+        try:
+            halt = self.engine.advance(limit=0)
+        finally:
+            loop.take_away(self.tracee)
+        registers = self.tracee.registers()
+        jump = loop.led_out(registers.rip - 1)
+        if halt.reason is Reason.TRAP and not self._pass_on_watchpoint():
+            if jump is not None:
+                registers.rip = jump
+                self.tracee.set_registers(registers)
+            else:
+                self._back_onto_breakpoint()
+        elif halt.reason is Reason.SIGNAL:
+            pt.tgkill(self.pid, halt.signal)
+        console.forget_caches()
+        return True
 
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""

@@ -37,7 +37,9 @@ class Traces(NamedTuple):
         return Traces(tracee.xsave(), end, stack)
 
     def restore(self, tracee: Tracee) -> None:
-        """Let it be as if there had been no call."""
+        """Let it be as if there had been no call; unless the program is still in it."""
+        if tracee.registers().rsp - _RED_ZONE != self.end:
+            return
         tracee.set_xsave(self.xsave)
         try:
             tracee.write(self.end - len(self.stack), self.stack)

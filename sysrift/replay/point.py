@@ -92,6 +92,11 @@ class PointFinder:
             raise TraceError(f"damaged trace: event {event.number} lacks its registers")
         self.wanted: Registers = self._registers
 
+    @property
+    def displaced(self) -> range:
+        """The addresses of the code that a search needs as it is."""
+        return range(self.site, self.site + max(len(self._point.code), 1))
+
     # -- comparing ------------------------------------------------------------------------------
 
     def is_here(self, registers: Registers) -> bool:
@@ -146,10 +151,9 @@ class PointFinder:
         patch = plan(self.site, point, self.wanted, point.xsave, mappings)
         if self._code(len(point.code)) != point.code:
             raise CannotPatch("a debugger has a breakpoint there")
-        if self._watched:
-            code = range(self.site, self.site + len(point.code))
-            if any(address in code for address in self._tracee.hardware_breakpoints):
-                raise CannotPatch("a debugger has a hardware breakpoint there")
+        hardware = self._tracee.hardware_breakpoints if self._watched else []
+        if any(address in self.displaced for address in hardware):
+            raise CannotPatch("a debugger has a hardware breakpoint there")
         return patch
 
     def _code(self, length: int) -> bytes:
