@@ -20,8 +20,8 @@ _PLAIN = re.compile(
     r"|cltq|cqto|cwtl|pause|ucomis|comis|cvt|pxor|xchg|lock)[a-z0-9]*)\b"
 )
 _INT3 = b"\xcc"
-_MOST = 64
-"""Instructions of a line at most: a longer one is hardly a loop for waiting."""
+_MOST_BYTES = 512
+"""Of a line at most: a longer one is hardly a loop that takes long."""
 
 
 class LineLoop:
@@ -35,7 +35,8 @@ class LineLoop:
     def of(line: Line, code: range) -> LineLoop | None:
         """None when the line can be left otherwise, or a way out leads into `code`, which a search
         needs as it is."""
-        if line.last - line.first > _MOST * 8:
+        line = _whole(line)
+        if line.last - line.first > _MOST_BYTES:
             return None
         architecture = gdb.selected_inferior().architecture()
         exits: dict[int, int] = {}
@@ -75,6 +76,23 @@ class LineLoop:
     def led_out(self, address: int) -> int | None:
         """The jump that led out of the line to `address`; None for another place."""
         return self._exits.get(address)
+
+
+def _whole(line: Line) -> Line:
+    """The addresses around these that belong to the same source line, in rows of their own."""
+    here = gdb.find_pc_line(line.first)
+    if not here.line:
+        return line
+    first, last = line.first, line.last
+    while last - first <= _MOST_BYTES:
+        before, behind = gdb.find_pc_line(first - 1), gdb.find_pc_line(last + 1)
+        if before.symtab == here.symtab and before.line == here.line:
+            first = before.pc
+        elif behind.symtab == here.symtab and behind.line == here.line and behind.last is not None:
+            last = behind.last
+        else:
+            break
+    return Line(first, last, line.rsp)
 
 
 __all__ = ["LineLoop"]
