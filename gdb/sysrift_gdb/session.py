@@ -16,11 +16,10 @@ from pathlib import Path
 
 import gdb
 from sysrift.errors import ReplayError, SysRiftError
-from sysrift.image import BadAddress
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
-from sysrift.replay.stub import enter_debug_trap, pin, prepare
+from sysrift.replay.stub import pin, prepare
 from sysrift.trace.model import Event, EventFlag, EventKind, Image
 from sysrift.trace.reader import Trace
 from sysrift.tracee import Registers, RemoteSyscallError, Tracee, TraceeGone
@@ -30,8 +29,9 @@ from sysrift.views.processes import find_process, most_interesting
 from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
+from sysrift_gdb.debug_traps import INT3, DebugTraps, back_onto_breakpoint
+from sysrift_gdb.in_code import EventsInCode
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
-from sysrift_gdb.line_loops import LineLoop
 from sysrift_gdb.line_steps import (
     Line,
     is_handler_entry,
@@ -39,9 +39,8 @@ from sysrift_gdb.line_steps import (
     line_at,
     returned_to,
 )
-from sysrift_gdb.point_trap import CALL, Called, PointTrap
+from sysrift_gdb.point_trap import CALL
 from sysrift_gdb.signals import SignalTable
-from sysrift_gdb.user_calls import Traces
 
 _CHUNK = 2000
 """Events between two looks at whether the user pressed Ctrl-C."""
@@ -52,9 +51,6 @@ _EXECUTES = (59, 322)
 
 _TRAP_AGAIN = CALL
 """What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
-
-_INT3 = b"\xcc"
-_SI_KERNEL = 0x80  # si_code of the SIGTRAP of an int3
 
 
 class Replay:
@@ -81,9 +77,6 @@ class Replay:
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
-        self._before_call: Traces | None = None  # since GDB stopped
-        self._call_traces: Traces | None = None  # the same, when the user has called a function
-        self._trap_made: tuple[Registers, int] | None = None  # see `_pass_on_watchpoint`
         self.catchpoints = Catchpoints()
         enabled = self.catchpoints.enabled_by_user()
         try:
@@ -93,7 +86,8 @@ class Replay:
             raise
         try:
             self.engine = Engine(self.trace, self.tracee)
-            self._trap = PointTrap(self.engine)
+            self.traps = DebugTraps(self.tracee)
+            self._in_code = EventsInCode(self)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -173,7 +167,7 @@ class Replay:
         if not killed and self._alive():
             console.quietly("kill")
         self.catchpoints.remove()
-        self._trap.remove()
+        self._in_code.trap.remove()
         self.signals.restore()
         for name, value in self._previous_settings.items():
             text = value if isinstance(value, str) else "on" if value else "off"
@@ -190,18 +184,14 @@ class Replay:
     def on_syscall_stop(self) -> bool:
         """GDB stopped for a system call; returns whether the user should see the stop."""
         shown = self._on_syscall_stop()
-        self.watch_point()
+        self._in_code.watch()
         return shown
 
     def _on_syscall_stop(self) -> bool:
         operation = self.tracee.stop_operation()
         self._entered = operation == pt.SYSCALL_INFO_ENTRY
         if not self._entered:
-            if self._trap_made is not None:
-                self._leave_trap_made()
-                console.forget_caches()
-                return False
-            return self._finish_kept()
+            return not self.traps.leave() and self._finish_kept()
         registers = self.tracee.registers()
         if signed(registers.orig_rax) == -1:
             return False
@@ -228,9 +218,13 @@ class Replay:
         if self.engine.image is not image:
             return self._became_another_program()
         if self.engine.fatal_signal_due:
-            self._hand_back(self._fatal(self.engine.fatal_signal_due))
+            self.hand_back(self.fatal(self.engine.fatal_signal_due))
             return False
         return self._run_ahead(user)
+
+    def run_ahead(self) -> bool:
+        """Let the engine run on while it can; returns whether the user should see a stop."""
+        return self._run_ahead(self.catchpoints.user_breakpoints())
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
         if user.hardware:
@@ -241,27 +235,25 @@ class Replay:
         if halt.reason is Reason.EXEC:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
-            hits = self.tracee.has_watchpoints and self.tracee.watchpoint_hits
+            hits = self.traps.hits
             if not hits:
-                self._back_onto_breakpoint()
+                back_onto_breakpoint(self.tracee)
             registers = self.tracee.registers()
             is_breakpoint = not hits or registers.rip in self.tracee.hardware_breakpoints
-            if is_breakpoint and self._trap.has_shown(registers):
-                self._trap.step_over()
-                if not self._pass_on_watchpoint():
-                    return self._run_ahead(self.catchpoints.user_breakpoints())
-                return False
-            if self._pass_on_watchpoint():
+            if is_breakpoint and self._in_code.trap.has_shown(registers):
+                self._in_code.trap.step_over()
+                return not self.traps.pass_on(self._entered) and self.run_ahead()
+            if self.traps.pass_on(self._entered):
                 return False
         sig = 0
         if halt.reason is Reason.SIGNAL:
             sig = halt.signal  # not the recording's (Ctrl-C): GDB must get it itself
         elif halt.reason is Reason.END and self.engine.sent_fatal_signal:
-            sig = self._fatal(self.engine.sent_fatal_signal)
-        self._hand_back(sig)
+            sig = self.fatal(self.engine.sent_fatal_signal)
+        self.hand_back(sig)
         return False
 
-    def _back_in_line(self, line: Line, may_leave: bool = False) -> bool:
+    def back_in_line(self, line: Line, may_leave: bool = False) -> bool:
         """A stop while GDB steps through a line: be in it when GDB goes on (see `line_steps`).
 
         Returns whether the user should see the stop, since the program is elsewhere. `may_leave`:
@@ -280,56 +272,16 @@ class Replay:
             back = returned_to(self.engine, line)
             if back is not None:
                 due = self.engine.fatal_signal_due
-                self._hand_back(self._fatal(due) if due else 0)
+                self.hand_back(self.fatal(due) if due else 0)
                 return not back
 
-    def _pass_on_watchpoint(self) -> bool:
-        """Let GDB have the trap of a debug register that the engine has got.
-
-        The instruction is executed, and cannot be again. So the program sends itself the same
-        SIGTRAP (only to itself may a process send a siginfo_t that seems to be the kernel's), and
-        DR6 is as it was; GDB looks at nothing else (linux-nat.c, save_stop_reason).
-        """
-        if not self.tracee.has_watchpoints:
-            return False
-        hits = self.tracee.watchpoint_hits
-        if not hits:
-            return False
-        registers = self.tracee.registers()
-        enter_debug_trap(self.tracee)
-        self._trap_made = registers, hits
-        if not self._entered:  # or else GDB is to see the call's exit
-            self.tracee.resume(pt.PTRACE_SYSCALL)
-            self.tracee.wait()
-            self._leave_trap_made()
-        console.forget_caches()
-        return True
-
-    def _leave_trap_made(self) -> None:
-        """At the exit of the call that sends the SIGTRAP, which arrives right after it."""
-        if self._trap_made is not None:
-            (registers, hits), self._trap_made = self._trap_made, None
-            registers.orig_rax = NO_SYSCALL
-            self.tracee.set_registers(registers)
-            self.tracee.watchpoint_hits = hits
-
-    def _back_onto_breakpoint(self) -> None:
-        registers = self.tracee.registers()
-        try:
-            if self.tracee.read(registers.rip - 1, 1) == _INT3:
-                registers.rip -= 1
-                registers.orig_rax = NO_SYSCALL
-                self.tracee.set_registers(registers)
-        except BadAddress:
-            pass
-
-    def _fatal(self, sig: int) -> int:
+    def fatal(self, sig: int) -> int:
         """The program ended by this signal: GDB shall report it, now and whenever it resumes."""
         self.signals.report(signal.Signals(sig).name, True)
         self._ended_by = sig
         return sig
 
-    def _hand_back(self, sig: int = 0) -> None:
+    def hand_back(self, sig: int = 0) -> None:
         """Leave the tracee as GDB expects it to be when it resumes it; `sig` arrives then.
 
         GDB counts syscall-stops: after an entry it takes the next one for the exit. So where it
@@ -368,7 +320,7 @@ class Replay:
 
         Most are none: the function returns to a breakpoint on the stack, which is not executable.
         """
-        if self.tracee.read_some(self.tracee.registers().rip, 1) != _INT3:
+        if self.tracee.read_some(self.tracee.registers().rip, 1) != INT3:
             self.signals.report(signal.Signals(sig).name, True)
             self.catchpoints.let_next_fault_through()
 
@@ -390,7 +342,7 @@ class Replay:
         if self.engine.image is not image:
             return self._became_another_program()
         if self.engine.fatal_signal_due:
-            pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
+            pt.tgkill(self.pid, self.fatal(self.engine.fatal_signal_due))
         console.forget_caches()
         return False
 
@@ -404,20 +356,19 @@ class Replay:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
             if not self.engine.is_trap_of_program(code):
-                if not (self.diverged or self._ended_by or self.user_call):
-                    self._trap.look(ran_onto_breakpoint=code == _SI_KERNEL)
+                self._in_code.on_gdbs_trap(code)
                 return False
             if self.engine.at_end:
                 return self._at_end()
             pt.tgkill(self.tracee.pid, _TRAP_AGAIN)
             return False
         shown = self._on_program_signal(sig, code)
-        self.watch_point()
+        self._in_code.watch()
         return shown
 
     def _on_program_signal(self, sig: int, code: int) -> bool:
-        if sig == _TRAP_AGAIN and code <= 0 and self._trap.called:
-            return self._at_point()
+        if sig == _TRAP_AGAIN and code <= 0 and self._in_code.is_called:
+            return self._in_code.on_call()
         if sig == _TRAP_AGAIN and code <= 0:
             self.engine.step_behind_trap()
             sig = signal.SIGTRAP
@@ -439,10 +390,10 @@ class Replay:
             # the step itself is still to come: take it, or the next step would end at once.
             self.tracee.remote_syscall(_NR_GETPID)
             return self._after_call(goes_on, image) or (
-                line is not None and self._back_in_line(line)
+                line is not None and self.back_in_line(line)
             )
         if self.engine.fault(sig):
-            if line is not None and self._back_in_line(line):
+            if line is not None and self.back_in_line(line):
                 console.forget_caches()
                 return True
         else:
@@ -453,96 +404,17 @@ class Replay:
         console.forget_caches()
         return False
 
-    # -- events in the middle of a computation --------------------------------------------------
-
-    def watch_point(self) -> None:
-        """GDB is about to go on, or the user to look, after the engine has played something."""
-        if self.diverged or self._ended_by:
-            self._trap.put(None)
-        elif not self.user_call:
-            self._trap.watch()
-
-    def _at_point(self) -> bool:
-        """At the address of the next event's point, by the trap's signal; whether the user should
-        see the stop."""
-        if self.user_call:
-            return False  # and again after it
-        self._trap.called = False
-        if self._call_traces is not None:
-            self._call_traces.restore(self.tracee)
-            self._call_traces = None
-        point = self.engine.point
-        registers = self.tracee.registers()
-        if point is None or registers.rip != point.site:
-            return False
-        site, line = point.site, None
-        if self.steps_by_line:
-            line = line_at(site, registers.rsp)
-        if not point.is_here(registers):
-            if self._trap.why is Called.FREE:
-                self._trap.put(None)
-                return self._run_ahead(self.catchpoints.user_breakpoints())
-            if line is None or not self._run_through(line, point.displaced):
-                if self._trap.over_breakpoint:
-                    self._trap.lift(site)
-                return False
-            registers = self.tracee.registers()
-            if not point.is_here(registers):
-                return False
-        self._trap.show()
-        while point is not None and point.is_here(registers):
-            if not self.engine.play_at_point(registers):
-                self._hand_back(self._fatal(self.engine.sent_fatal_signal))
-                return False
-            registers = self.tracee.registers()
-            point = self.engine.point
-        if registers.rip == site and line is not None:
-            self._trap.lift(site)
-        elif registers.rip == site:
-            self._trap.step_over()
-            if self._pass_on_watchpoint():
-                return False
-        elif self.engine.fatal_signal_due:
-            pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
-        console.forget_caches()
-        return line is not None and self._back_in_line(line, self._trap.over_breakpoint)
-
-    def _run_through(self, line: Line, code: range) -> bool:
-        """While GDB steps through a line: run to the point, or to where the line is left.
-
-        False, with nothing done, if that cannot be.
-        """
-        loop = LineLoop.of(line, code)
-        if loop is None:
-            return False
-        self._trap.put(None)
-        self.tracee.watchpoint_hits = 0
-        loop.put(self.tracee)
-        try:
-            halt = self.engine.advance(limit=0)
-        finally:
-            loop.take_away(self.tracee)
-        registers = self.tracee.registers()
-        jump = loop.led_out(registers.rip - 1)
-        if halt.reason is Reason.TRAP and not self._pass_on_watchpoint():
-            if jump is not None:
-                registers.rip = jump
-                self.tracee.set_registers(registers)
-            else:
-                self._back_onto_breakpoint()
-        elif halt.reason is Reason.SIGNAL:
-            pt.tgkill(self.pid, halt.signal)
-        console.forget_caches()
-        return True
+    @property
+    def follows_recording(self) -> bool:
+        """Whether there is more to play, and it can be."""
+        return not (self.diverged or self._ended_by)
 
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
         self.user_call = begins
         if not begins:
             self._report_no_faults()
-            self._call_traces = self._before_call
-            if self._trap.called or self._call_traces is not None:
-                self._trap.call()
+            self._in_code.after_user_call()
 
     def _at_end(self) -> bool:
         console.forget_caches()
@@ -566,10 +438,7 @@ class Replay:
         if not self._alive():
             return
         self.catchpoints.ensure()
-        self._trap.tidy()
-        if not self.user_call and self._call_traces is None:
-            in_code = self.engine.point is not None
-            self._before_call = Traces.before_call(self.tracee) if in_code else None
+        self._in_code.on_stop()
         if self._exec_pending:
             # GDB has just taken its breakpoints out of a program that is no more, so into the new
             # one: put the new one in place once more.
@@ -619,8 +488,8 @@ class Replay:
                 self.engine.echo = echo
                 if self.engine.image.event != self._shown:
                     self._show_program()
-                self._hand_back()
-                self.watch_point()
+                self.hand_back()
+                self._in_code.watch()
         console.quietly("sharedlibrary")
         console.forget_caches()
         gdb.invalidate_cached_frames()
@@ -648,8 +517,7 @@ class Replay:
 
     def _forget_stop(self) -> None:
         """Leave whatever stop GDB showed, so that the engine can drive."""
-        self._trap.take_back()
-        self._before_call = self._call_traces = None
+        self._in_code.forget()
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self.engine.rewind(kept)
