@@ -95,6 +95,7 @@ class Replay:
             self.signals = SignalTable()
             self.catchpoints.ensure()
             self.catchpoints.enable_again(enabled)
+            self._in_code.watch()
         except BaseException:
             self.trace.close()
             console.quietly("kill")
