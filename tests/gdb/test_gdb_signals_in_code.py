@@ -10,6 +10,7 @@ in a few hundred stops.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,32 @@ def test_the_signal_that_kills(recorded: Replay, in_gdb: Replay) -> None:
     assert "Program received signal SIGALRM" in run.text, run.text
     assert "killed by SIGALRM" in run.text, run.text
     assert "divergence" not in run.text, run.text
+
+
+PYTHON = """
+import signal
+seen, n, x = [], 0, 1
+signal.signal(signal.SIGALRM, lambda sig, frame: seen.append((n, frame.f_lasti)))
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+while n < 1500000:
+    n += 1
+    x = (x * 6364136223846793005 + n) & 0xFFFFFFFFFFFFFFFF
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(x, seen)
+"""
+
+
+def test_an_interpreter_that_computes(recorded: Replay, in_gdb: Replay) -> None:
+    recording = recorded(Path(sys.executable), "-c", PYTHON)
+    signals = in_code(recording.trace)
+    assert len(signals) >= 3
+    run = in_gdb(
+        recording, f"sysrift-goto {signals[1].number}", "sysrift-goto -2",
+        "break PyNumber_Multiply", "continue", "ignore $bpnum 100", "continue", *["stepi"] * 20,
+        "next", "finish", "delete", "continue", timeout=TIME,
+    )  # fmt: skip
+    assert run.count(r"^Breakpoint \d+, PyNumber_Multiply ") >= 2, run.text
+    faithful(recording, run)
 
 
 # -- near the moment ------------------------------------------------------------------------------
