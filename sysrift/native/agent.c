@@ -53,7 +53,7 @@ enum { REASON_NONE, REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REA
 enum { SOURCE_FIXED, SOURCE_ARGUMENT, SOURCE_RESULT, SOURCE_STRING };
 enum { WIDTH_S32, WIDTH_U32, WIDTH_U64, WIDTH_CONSTANT };
 enum { SUCCESS = 1, INTERRUPTED = 2, FAILED = 4, INPUT = 8 };
-enum { ROW_VALID = 1, ROW_BLOCKS = 2, ROW_PATH = 4 };
+enum { ROW_VALID = 1, ROW_BLOCKS = 2, ROW_PATH = 4, ROW_COMMANDS = 8 };
 
 struct item {
     u8 argument, unused, source, width, operand, outcomes, limit_width, limit_operand;
@@ -64,6 +64,15 @@ struct row {
     u8 flags, count, arity, unused[5];
     struct item items[7];
     u8 rest[24];
+};
+
+/* The row of a call whose memory use depends on one of its arguments. */
+struct commands {
+    u8 flags, count, argument, shift;
+    u32 mask;
+    struct {
+        u32 command, row;
+    } each[31];
 };
 
 struct range {
@@ -90,7 +99,7 @@ struct segment {
 
 _Static_assert(sizeof(struct registers) == 15 * 8, "agent_entry");
 _Static_assert(sizeof(struct record) == 86 && sizeof(struct segment) == 22, "trace/codec.py");
-_Static_assert(sizeof(struct row) == 256 && sizeof(struct item) == 32, "agent_rows.py");
+_Static_assert(sizeof(struct row) == 256 && sizeof(struct commands) == 256 && sizeof(struct item) == 32, "agent_rows.py");
 
 enum { EVENT_SYSCALL = 1, SEGMENT_OUT = 0, SEGMENT_IN = 1 };
 enum { EFAULT = 14, EINTR = 4, MAX_RW_COUNT = 0x7ffff000 };
@@ -227,6 +236,14 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     c->phase = 1;
     if (c->attention) return handover(REASON_ATTENTION);
     if (r->rax >= MAX_ROWS || !(row->flags & ROW_VALID)) return handover(REASON_ROW);
+    if (row->flags & ROW_COMMANDS) {
+        const struct commands *commands = (const struct commands *)row;
+        u32 command = args[commands->argument] >> commands->shift & commands->mask;
+        int i = 0;
+        while (i < commands->count && commands->each[i].command != command) i++;
+        if (i == commands->count) return handover(REASON_ROW);
+        row = &ROWS[commands->each[i].row];
+    }
     if (c->records >= MAX_RECORDS || c->segments + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
     part.segments = c->segments;
     part.payload = c->payload;

@@ -17,7 +17,7 @@
 #define MAX_SEGMENTS 16384
 #define MAX_PAYLOAD 0x100000
 #define MAX_RANGES 1024
-#define MAX_ROWS 512
+#define MAX_ROWS 512 /* of system calls; as many more for commands of multiplexed ones */
 
 /* struct registers of the call at hand */
 #define AGENT_REGISTERS (AGENT_STACK_TOP - 15 * 8)

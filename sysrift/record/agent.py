@@ -9,9 +9,9 @@ import struct
 from sysrift.native import AGENT_END, AGENT_START
 from sysrift.record import agent_code as at
 from sysrift.record.agent_code import Code, Control, agent_code
-from sysrift.record.agent_rows import describe
+from sysrift.record.agent_rows import Rows
 from sysrift.record.sites import Site, Sites
-from sysrift.syscalls import NAMES, BadAddress, lookup
+from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.codec import RECORD, SEGMENT
 from sysrift.trace.writer import TraceWriter
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee, read_maps
@@ -41,8 +41,7 @@ class Agent:
         self._time = 0  # of that event, microseconds
         self._maps: list[Mapping] = []
         self._ranges = b""
-        self._rows: set[int] = set()
-        self._excluded: frozenset[int] = frozenset()
+        self.rows = Rows(tracee.write)
         self._dispatching = False
         sites.remote_syscall = self.remote_syscall
 
@@ -74,7 +73,7 @@ class Agent:
         other = Agent(tracee, self.code, self.sites.copy(tracee), task)
         other._taken, other._time, other.last_nr = self._taken, self._time, self.last_nr
         other._maps, other._ranges = list(self._maps), self._ranges
-        other._rows, other._excluded = set(self._rows), self._excluded
+        other.rows = self.rows.copy(tracee.write)
         other.set("task", task)
         return other
 
@@ -87,7 +86,8 @@ class Agent:
 
     def read(self) -> Control:
         """Read the control page."""
-        self.last = Control.from_buffer_copy(self.tracee.read(at.CONTROL, ctypes.sizeof(Control)))
+        page = self.tracee.read_own(at.CONTROL, ctypes.sizeof(Control))
+        self.last = Control.from_buffer_copy(page)
         return self.last
 
     def dispatch(self, on: bool) -> None:
@@ -137,7 +137,7 @@ class Agent:
         count = control.records - records
         if count <= 0:
             return 0
-        read = self.tracee.read
+        read = self.tracee.read_own
         raw = read(at.RECORDS + records * RECORD.size, count * RECORD.size)
         if control.segments > segments:
             parts = read(
@@ -163,38 +163,11 @@ class Agent:
         self.tracee.write(first, bytes(12))
 
     @property
-    def known_numbers(self) -> frozenset[int]:
-        """The calls whose rows the agent has."""
-        return frozenset(self._rows)
-
-    @property
     def room(self) -> int:
         """How many more events fit."""
         return at.MAX_RECORDS - self._taken[0]
 
-    # -- rows and memory ------------------------------------------------------------------------
-
-    def knows(self, nr: int) -> bool:
-        """Whether the agent can make this call; if so it has its row afterwards."""
-        if nr in self._rows:
-            return True
-        if nr in self._excluded:
-            return False
-        row = describe(lookup(nr))
-        if row is None:
-            return False
-        self.tracee.write(at.ROWS + nr * at.ROW_SIZE, row)
-        self._rows.add(nr)
-        return True
-
-    def exclude(self, numbers: frozenset[int]) -> None:
-        """From now on these calls are the recorder's."""
-        if numbers <= self._excluded:
-            return
-        self._excluded |= numbers
-        for nr in self._rows & numbers:
-            self.tracee.write(at.ROWS + nr * at.ROW_SIZE, bytes(at.ROW_SIZE))
-        self._rows -= numbers
+    # -- memory ------------------------------------------------------------------------
 
     def mapping(self, address: int) -> Mapping | None:
         """What lies at an address."""

@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from sysrift.record import special
-from sysrift.record.agent_code import ROW_COUNT, ROW_SIZE
-from sysrift.syscalls import NAMES, ReplayClass, Row
+from sysrift.record.agent_code import ROW_COUNT, ROW_SIZE, ROWS
+from sysrift.record.refusals import USERFAULTFD_IOC_NEW
+from sysrift.syscalls import NAMES, ReplayClass, Row, lookup
 from sysrift.syscalls.effects import Direction, Effect, Operand, Source, When, Width
 from sysrift.syscalls.plan import Plan
+from sysrift.syscalls.variants import Variants
 from sysrift.tracee.inputs import SHOWN
 
 _ROW = struct.Struct("<BBB5x")
 _ITEM = struct.Struct("<8B6I")
 _MOST_ITEMS = 7
 
-_VALID, _BLOCKS, _PATH = 1, 2, 4
+_VALID, _BLOCKS, _PATH, _HAS_COMMANDS = 1, 2, 4, 8
 _SUCCESS, _INTERRUPTED, _FAILED, _INPUT = 1, 2, 4, 8
 _OUTCOMES = {
     When.SUCCESS: _SUCCESS,
@@ -45,16 +48,102 @@ _NOT_IN_THE_AGENT = {
 }  # fmt: skip
 
 
-def describe(row: Row | None) -> bytes | None:
-    """The agent's row for a call; None for one that it leaves to the recorder."""
-    if row is None or not 0 <= row.nr < ROW_COUNT or row.nr in _NOT_IN_THE_AGENT:
-        return None
+_WITH_COMMANDS = {NAMES[name] for name in ("fcntl", "ioctl", "futex")}
+_REFUSED_COMMANDS = {(NAMES["ioctl"], USERFAULTFD_IOC_NEW)}
+_COMMANDS = struct.Struct("<BBBBI")
+_COMMAND = struct.Struct("<II")
+_MOST_COMMANDS = 31
+
+
+class Rows:
+    """The rows that one process's agent has. `write` puts bytes into the process."""
+
+    def __init__(self, write: Callable[[int, bytes], None]) -> None:
+        self._write = write
+        self._known: set[int] = set()
+        self._commands: dict[int, dict[int, int]] = {}
+        self._next = ROW_COUNT
+        self._left_out: frozenset[int] = frozenset()
+
+    def copy(self, write: Callable[[int, bytes], None]) -> Rows:
+        """What a forked process has."""
+        other = Rows(write)
+        other._known = set(self._known)
+        other._commands = {nr: dict(rows) for nr, rows in self._commands.items()}
+        other._next, other._left_out = self._next, self._left_out
+        return other
+
+    def has(self, nr: int, args: tuple[int, ...]) -> bool:
+        """Whether the agent has the row of this call already."""
+        if nr not in self._commands:
+            return nr in self._known
+        row = lookup(nr)
+        assert row is not None and isinstance(row.plan, Variants)
+        return row.plan.command(args)[0] in self._commands[nr]
+
+    def give(self, nr: int, args: tuple[int, ...]) -> bool:
+        """Let the agent have the row of a call; False when that is left to the recorder."""
+        if nr in self._known and nr not in self._commands:
+            return True
+        row = lookup(nr)
+        if row is None or nr in self._left_out or not _is_for_agent(row):
+            return False
+        plan = row.plan
+        if isinstance(plan, Plan):
+            packed = _packed(row, plan)
+            if packed is None:
+                return False
+            self._write(ROWS + nr * ROW_SIZE, packed)
+            self._known.add(nr)
+            return True
+        return self._give_command(row, plan, args)
+
+    def _give_command(self, row: Row, plan: Variants, args: tuple[int, ...]) -> bool:
+        command, chosen = plan.command(args)
+        rows = self._commands.get(row.nr, {})
+        if command in rows:
+            return True
+        if chosen is None or (row.nr, command) in _REFUSED_COMMANDS:
+            return False
+        packed = _packed(row, chosen)
+        if packed is None or len(rows) == _MOST_COMMANDS or self._next == 2 * ROW_COUNT:
+            return False
+        rows[command] = self._next
+        self._next += 1
+        self._write(ROWS + rows[command] * ROW_SIZE, packed)
+        argument, shift, mask = plan.selector
+        head = _COMMANDS.pack(_VALID | _HAS_COMMANDS, len(rows), argument, shift, mask)
+        table = b"".join(_COMMAND.pack(*each) for each in rows.items())
+        self._write(ROWS + row.nr * ROW_SIZE, head + table)
+        self._commands[row.nr] = rows
+        self._known.add(row.nr)
+        return True
+
+    def leave_out(self, numbers: frozenset[int]) -> None:
+        """From now on these calls are the recorder's, and no others that were."""
+        if numbers == self._left_out:
+            return
+        self._left_out = numbers
+        for nr in self._known & numbers:
+            self._write(ROWS + nr * ROW_SIZE, bytes(ROW_SIZE))
+            self._commands.pop(nr, None)
+        self._known -= numbers
+
+
+def _is_for_agent(row: Row) -> bool:
+    if not 0 <= row.nr < ROW_COUNT or row.nr in _NOT_IN_THE_AGENT:
+        return False
     if row.replay_class is not ReplayClass.EMULATE:
-        return None
-    if row.nr in special.ENTRY or row.nr in special.EXIT:
-        return None
-    plan = row.plan
-    if not isinstance(plan, Plan) or not plan.is_plain:
+        return False
+    if row.nr in _WITH_COMMANDS:
+        return True
+    hooked = row.nr in special.ENTRY or row.nr in special.EXIT
+    return not hooked and isinstance(row.plan, Plan)
+
+
+def _packed(row: Row, plan: Plan) -> bytes | None:
+    """`struct row`; None when the agent cannot follow this plan."""
+    if not plan.is_plain:
         return None
     strings = [effect for effect in plan.effects if effect.source is Source.STRING]
     if any(effect.direction is Direction.WRITE for effect in strings):

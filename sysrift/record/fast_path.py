@@ -30,7 +30,7 @@ from sysrift.record.call import Call
 from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
 from sysrift.record.sites import Site
-from sysrift.syscalls import NAMES, BadAddress, ReplayClass, lookup
+from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -46,25 +46,26 @@ _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
 _REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
+_UNMAPPING = {_NR_MUNMAP, _NR_MMAP, _NR_MREMAP}
 _WRITERS = frozenset(WRITERS)
+_NONE: frozenset[int] = frozenset()
 
 
 class FastPath:
     """The agent's side of one process's recorder."""
 
-    def __init__(self, recorder: Recorder, agent: Agent, borrowed: bool = False) -> None:
-        """`borrowed`: a vfork child, in its parent's memory, whose calls the recorder follows."""
+    def __init__(self, recorder: Recorder, agent: Agent) -> None:
         self._recorder = recorder
         self.agent = agent
-        self._borrowed = borrowed
-        self.following = borrowed
+        self.following = False
         """Whether the process has syscall-stops."""
         self._lifted: Site | None = None
         self._attention = False
+        self._lent = False
 
     @classmethod
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
-        """At the exit of an execve: the new program gets the agent, if it can have one."""
+        """At a syscall-exit-stop: the program gets the agent, if it can have one."""
         agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
         if agent is None:
             return None
@@ -77,17 +78,17 @@ class FastPath:
         fast.look_at_limits()
         return fast
 
-    def born(self, child: Recorder, borrowed: bool) -> FastPath:
-        """What a new process of this one has, at its first stop."""
-        if borrowed:
-            fast = FastPath(child, self.agent.copy(child.tracee, self.agent.task), borrowed=True)
-            fast.ask(True)  # the memory is one: its parent's agent hands all calls over
-            self._attention = True
-            return fast
+    def born(self, child: Recorder) -> FastPath:
+        """What a forked process of this one has, at its first stop."""
         fast = FastPath(child, self.agent.copy(child.tracee, child.id))
         fast.ask(False)
         fast.agent.dispatch(True)
         return fast
+
+    def lend(self) -> None:
+        """A vfork child is about to use this memory, without an agent."""
+        self._lent = True
+        self.agent.sites.restore_all()
 
     # -- between two stops ----------------------------------------------------------------------
 
@@ -98,13 +99,10 @@ class FastPath:
 
     def take(self) -> bool:
         """Put what the agent has recorded into the trace. The process may be running."""
-        if self._borrowed:
-            return False
         try:
-            count = self.agent.take(self._recorder.writer)
-        except BadAddress:
-            return False  # it is gone
-        return bool(count)
+            return bool(self.agent.take(self._recorder.writer))
+        except ProcessLookupError:
+            return False
 
     def ask(self, wanted: bool) -> None:
         """Have the agent stop at the next boundary, or not."""
@@ -207,7 +205,7 @@ class FastPath:
     def _program_registers(self) -> Registers:
         """The program's own registers, while it is in the agent's C code, or behind it."""
         registers = self._recorder.tracee.registers()
-        data = self._recorder.tracee.read(at.SAVED[0][1], 8 * len(at.SAVED))
+        data = self._recorder.tracee.read_own(at.SAVED[0][1], 8 * len(at.SAVED))
         for (name, _), value in zip(at.SAVED, struct.unpack(f"<{len(at.SAVED)}Q", data)):
             setattr(registers, name, value)
         registers.rsp = self.agent.last.saved_rsp
@@ -231,7 +229,7 @@ class FastPath:
             self.leave()
             recorder.resume()
             return
-        if not agent.knows(nr):
+        if not agent.rows.give(nr, registers.arguments):
             self._follow(registers, address)
             return
         recorder.tracee.set_registers(registers)
@@ -266,8 +264,7 @@ class FastPath:
             self._lifted = site
         registers.rip, registers.orig_rax = address, NO_SYSCALL
         self._recorder.tracee.set_registers(registers)
-        if not self._borrowed:
-            self.agent.dispatch(False)
+        self.agent.dispatch(False)
         self.following = True
         self._recorder.resume()
 
@@ -281,8 +278,6 @@ class FastPath:
         """The syscall-exit-stop of one, after it was logged: the agent goes on, if it can."""
         if not -4096 < result < 0:
             self._memory_call(nr, args, result)
-        if self._borrowed:
-            return
         recorder = self._recorder
         if nr == _NR_PRCTL and args[0] & 0xFFFFFFFF == _PR_SET_SYSCALL_USER_DISPATCH:
             self.agent.forget_dispatch()
@@ -290,12 +285,13 @@ class FastPath:
         elif recorder.shared or recorder.filtered or recorder.reached.memory_opened:
             self.leave()
         else:
-            if recorder.mapped_files:
-                self.agent.exclude(_WRITERS)
+            if recorder.mapped_files and nr in _UNMAPPING:
+                recorder.mapped_files.prune(recorder.tracee)
+            self.agent.rows.leave_out(_WRITERS if recorder.mapped_files else _NONE)
             self.following = False
-            if self._attention:
-                # It made a vfork child, who has used the same memory.
-                self.ask(False)
+            if self._lent:
+                self._lent = False
+                self.agent.sites.patch_all()
                 self.agent.forget_memory()
             self.agent.set("until_clock", 0)
             self.look_at_limits()
@@ -351,9 +347,7 @@ class FastPath:
         if self._stands_before(registers):
             return
         again = False
-        if self._borrowed:
-            pass
-        elif reason == at.REASON_FULL:
+        if reason == at.REASON_FULL:
             agent.empty()
             self.look_at_limits()
             again = True
@@ -363,7 +357,8 @@ class FastPath:
             self.ask(False)
             again = True
         elif reason == at.REASON_ROW:
-            again = registers.rax not in agent.known_numbers and agent.knows(registers.rax)
+            nr, args = registers.rax, registers.arguments
+            again = not agent.rows.has(nr, args) and agent.rows.give(nr, args)
         if not again:
             self._follow(registers, site.address)
             return
@@ -425,10 +420,7 @@ class FastPath:
         try:
             yield
         finally:
-            try:
-                self.agent.sites.patch_all()
-            except BadAddress:
-                pass  # the process is gone
+            self.agent.sites.patch_all()
 
     def is_inside(self) -> bool:
         """Whether the program is in the agent just now."""
@@ -438,11 +430,10 @@ class FastPath:
     def leave(self) -> None:
         """Take the agent out of the process, which goes on with syscall-stops."""
         recorder = self._recorder
-        if not self._borrowed:
-            if self.is_inside():
-                self._get_out()
-            self.take()
-            self.agent.remove(able=not recorder.filtered)
+        if self.is_inside():
+            self._get_out()
+        self.take()
+        self.agent.remove(able=not recorder.filtered)
         recorder.fast = None
 
     def _get_out(self) -> None:

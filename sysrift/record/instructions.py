@@ -34,6 +34,11 @@ class Run(NamedTuple):
     pieces: tuple[Piece, ...]
     entered: bool  # something jumps to another one of them than the first
 
+    @property
+    def is_single(self) -> bool:
+        """Whether a jump displaces one instruction only: then nothing can jump into its middle."""
+        return len(self.pieces) == 1
+
     def is_entered(self, address: int, entries: set[int]) -> bool:
         """Whether that is known, or one of `entries` is such a place; it begins at `address`."""
         if self.entered:
@@ -79,14 +84,17 @@ class Decoder:
         flow = iced_x86.FlowControl
         self._branches = (flow.CONDITIONAL_BRANCH, flow.UNCONDITIONAL_BRANCH)
         self._leaving = (flow.UNCONDITIONAL_BRANCH, flow.INDIRECT_BRANCH, flow.RETURN)
-        self._displaceable = (flow.NEXT, flow.CONDITIONAL_BRANCH, *self._leaving)
+        self._calls = (flow.CALL, flow.INDIRECT_CALL)
+        self._displaceable = (flow.NEXT, flow.CONDITIONAL_BRANCH, *self._leaving, *self._calls)
         mnemonic = iced_x86.Mnemonic
         self._kernel = (mnemonic.SYSCALL, mnemonic.SYSENTER, mnemonic.INT)
-        self._trapping = (mnemonic.RDTSC, mnemonic.RDTSCP)
+        self._trapping = (mnemonic.RDTSC, mnemonic.RDTSCP, mnemonic.INT3, mnemonic.INT1)
+        # What a single step puts on the stack has the trap flag in it.
+        self._flags = (mnemonic.PUSHF, mnemonic.PUSHFD, mnemonic.PUSHFQ)
         self._never_displaced = (
-            *self._kernel, *self._trapping, mnemonic.CPUID, mnemonic.HLT, mnemonic.INT3,
-            mnemonic.INT1, mnemonic.UD2, mnemonic.POPFQ, mnemonic.PUSHFQ, mnemonic.IRETQ,
-            mnemonic.IN, mnemonic.OUT, mnemonic.XSAVE, mnemonic.XRSTOR,
+            *self._kernel, *self._trapping, *self._flags, mnemonic.CPUID, mnemonic.HLT,
+            mnemonic.UD2, mnemonic.POPF, mnemonic.POPFQ, mnemonic.IRETQ, mnemonic.IN, mnemonic.OUT,
+            mnemonic.XSAVE, mnemonic.XRSTOR,
         )  # fmt: skip
 
     def read(self, address: int, length: int) -> bytes:
@@ -118,9 +126,17 @@ class Decoder:
         return 0 if instruction is None else instruction.next_ip
 
     def makes_event(self, address: int) -> bool:
-        """Whether a system call, or rdtsc (which is trapped), is made at `address`."""
+        """Whether a system call is made at `address`, or one of rdtsc and int3, which trap."""
         instruction = self.at(address)
         return instruction is not None and instruction.mnemonic in (*self._kernel, *self._trapping)
+
+    def runs_free(self, address: int) -> bool:
+        """Whether the instruction at `address` is executed as a whole, and not by a step: one that
+        repeats, or that would show the step."""
+        instruction = self.at(address)
+        return instruction is not None and (
+            instruction.mnemonic in self._flags or self.repeats(address)
+        )
 
     def repeats(self, address: int) -> bool:
         """Whether it is a string instruction with a prefix that repeats it."""
@@ -223,6 +239,8 @@ class Decoder:
             left = instruction.flow_control in self._leaving
             pieces.append(piece)
             length += piece.length
+            if piece.form == Form.CALL and length < JUMP_LENGTH:
+                return None  # it would return into the jump
         if self.repeats(address):
             return None
         code = self.read(address, length)
@@ -237,6 +255,8 @@ class Decoder:
         ):
             return None
         code = self.read(instruction.ip, instruction.len)
+        if instruction.flow_control in self._calls:
+            return self._called(instruction, code)
         if instruction.flow_control in self._branches:
             # Only jcc and jmp without prefixes: what loop and jrcxz do has no long form.
             for opcode, at in ((b"\xeb", 1), (b"\xe9", 1), (b"\x0f", 2)):
@@ -252,6 +272,17 @@ class Decoder:
                 return None
             return Piece(len(code), Form.RIP_RELATIVE, offsets.displacement_offset)
         return Piece(len(code), Form.PLAIN, 0)
+
+    def _called(self, instruction: Instruction, code: bytes) -> Piece | None:
+        """A call: its return address is pushed, then it is a jump, whose operand is taken with
+        another stack pointer. Without prefixes, but for REX."""
+        if code[0] == 0xE8:
+            return Piece(len(code), Form.CALL, 1)
+        rex = code[0] & 0xF0 == 0x40
+        rsp = self._iced.Register.RSP
+        if code[rex] != 0xFF or rsp in (instruction.memory_base, instruction.op0_register):
+            return None
+        return Piece(len(code), Form.CALL, rex + 2 if instruction.is_ip_rel_memory_operand else 0)
 
 
 _NARROW = {

@@ -101,6 +101,12 @@ class MappedFiles:
                 self._files[identity] = _Tracked(file, mapping.device, mapping.inode)
         self.layout_changed()
 
+    def prune(self, tracee: Tracee) -> None:
+        """Forget what is not mapped any more."""
+        for identity, tracked in list(self._files.items()):
+            if not self._spans(tracked, tracee):
+                del self._files[identity]
+
     def _spans(self, tracked: _Tracked, tracee: Tracee) -> list[Span]:
         """The parts of a file that are mapped."""
         if self._extents is None:

@@ -9,6 +9,7 @@ the passes wrote, and what of the copied memory has changed, tells this pass fro
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 import struct
@@ -18,26 +19,44 @@ from typing import NamedTuple
 
 from sysrift.record.instructions import Decoder, Registers, Run
 from sysrift.record.watched import WatchedMemory
-from sysrift.trace.points import JUMP_LENGTH, MAX_WORDS, Lead, Point, Word
+from sysrift.trace.points import MAX_WORDS, Form, Lead, Point, Word
 from sysrift.tracee import BadAddress, Tracee, TraceeGone
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NAMES
 
-BUDGET = 0.0015
+BUDGET = 0.001
 """Seconds of the recorder's own time that the single-stepping should take, about half of what it
-costs; it may take three times as long when no good point comes up. Signals come 20 ms apart."""
+costs; it takes longer as long as no good point comes up. Signals come 20 ms apart."""
 
 WHOLE_PASS = 0.008
 """The same, as long as no instruction was seen a second time."""
 
 _ENOUGH_PASSES = 3
+
+
+class _Place(enum.IntEnum):
+    """How well replay can look for a point there, which decides how fast it comes to it."""
+
+    SINGLE = 0  # a jump displaces one instruction: 1-2 ns a pass
+    SEVERAL = 1  # several, none of which is jumped to, as far as is known
+    ENTERED = 2  # one of them is jumped to, which traps: 10-50 us each time
+    NONE = 3  # there can be no jump, and every pass traps
+
+
+_TAKEN_FROM = {_Place.SINGLE: (0, 0), _Place.SEVERAL: (1, 50), _Place.ENTERED: (2, 300)}
+_NONE_FROM = (4, 2000)
+"""How late (see `_choose`), and after how many steps, counted from when it became late, a place is
+taken. Of each kind some should have come up before a worse one is: a look at the clock alone would
+take anything where the recorder did not get the processor for a while."""
+
 _WRITTEN_WORDS = 256
 _CHANGED_WORDS = 512
 _NAMED_WORDS = 128
+_STACK_WORDS = 112
 _CALLERS = 8
 _MORE_PAGES = 64
+_PAGE = 4096
 _MOST_WRITTEN = 512  # bytes by one instruction: more is no variable
-_USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _RIP, _RSP = NAMES.index("rip"), NAMES.index("rsp")
 _CANDIDATES = tuple(
     NAMES.index(name)
@@ -46,7 +65,6 @@ _CANDIDATES = tuple(
         *(f"r{n}" for n in range(8, 16)),
     )
 )
-_DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
 
 class Outcome(NamedTuple):
@@ -65,7 +83,11 @@ class PointSearch:
 
     def __init__(self, tracee: Tracee) -> None:
         self._tracee = tracee
-        self._memory: WatchedMemory | None = None
+        self._memory = WatchedMemory(tracee)
+        self._looked = False
+        self.cost = 0.0
+        """Seconds of CPU time that the last point took."""
+        self._look_cost = 0.0
         self._decoder: Decoder | None = None
         self._steps: list[Registers] = []
         self._values: dict[int, set[bytes]] = {}
@@ -74,15 +96,19 @@ class PointSearch:
     @property
     def has_looked(self) -> bool:
         """Whether the program was interrupted once, and made no event since."""
-        return self._memory is not None
+        return self._looked
 
     def look(self) -> None:
         """At the first interruption."""
-        self._memory = WatchedMemory(self._tracee, self._tracee.registers().rsp)
+        started = time.thread_time()
+        registers = self._tracee.register_values()
+        self._memory.look(registers, registers[_RSP])
+        self._looked = True
+        self._look_cost = time.thread_time() - started
 
     def forget(self) -> None:
         """The program made an event: the next interruption is a first one again."""
-        self._memory = None
+        self._looked = False
 
     def take_arrived(self) -> list[tuple[int, bytes]]:
         """(signal, siginfo) of what came while choosing and was not delivered."""
@@ -91,15 +117,16 @@ class PointSearch:
 
     def choose(self) -> Outcome:
         """At the second interruption: step on to a good point. Raises TraceeGone."""
-        memory, self._memory = self._memory, None
-        assert memory is not None
+        self._looked = False
+        started = time.thread_time()
         if self._decoder is None:
             self._decoder = Decoder(self._tracee)
         self._steps, self._values = [], {}
         try:
-            outcome = self._choose(self._decoder, memory)
+            outcome = self._choose(self._decoder, self._memory)
         finally:
             self._steps = []
+        self.cost = self._look_cost + time.thread_time() - started
         return outcome
 
     def _choose(self, decoder: Decoder, memory: WatchedMemory) -> Outcome:
@@ -109,8 +136,9 @@ class PointSearch:
         runs: dict[int, Run] = {}
         entries: set[int] = set()  # where the program came to by a jump, call or return
         aim: int | None = None
+        overdue = 0
         while True:
-            now = _USER_REGISTERS.unpack(bytes(self._tracee.registers()))
+            now = self._tracee.register_values()
             rip = now[_RIP]
             self._note_written(decoder, memory)
             if decoder.makes_event(rip):
@@ -121,29 +149,28 @@ class PointSearch:
             # An interpreter's loop is long, and what it writes is all that tells its passes apart.
             budget = BUDGET if most > 1 else WHOLE_PASS
             late = (time.thread_time() - started - budget) / BUDGET
-            # Above 0: take what is good; above 2: all.
-            if decoder.repeats(rip):
-                if late > 0 or not self._set_breakpoint_behind(rip, decoder):
+            overdue += late > 0
+            if decoder.runs_free(rip):
+                if _is_due(_Place.NONE, late, overdue):
                     return Outcome(self._describe(None, decoder, memory))
-                try:
+                # A step would execute one iteration of a repeating one.
+                with self._tracee.execution_breakpoint(decoder.next_to(rip)) as works:
+                    if not works:
+                        return Outcome(self._describe(None, decoder, memory))
                     status = self._step(pt.PTRACE_CONT)
-                finally:
-                    pt.ptrace(pt.PTRACE_POKEUSER, self._tracee.pid, _DEBUG_CONTROL, 0)
             else:
                 visits[rip] += 1
                 most = max(most, visits[rip])
                 run = decoder.run_at(rip)
+                place = _place(rip, run, entries)
                 if run is not None:
                     runs[rip] = run
-                    good = not run.is_entered(rip, entries)
-                    if (good and (rip == aim or late > 0)) or late > 2:
-                        return Outcome(self._describe(run, decoder, memory))
-                if visits[rip] >= _ENOUGH_PASSES and aim is None:
+                if (rip == aim and place < _Place.ENTERED) or _is_due(place, late, overdue):
+                    return Outcome(self._describe(run, decoder, memory))
+                if aim is None and visits[rip] >= _ENOUGH_PASSES:
                     aim = _best(runs, visits, entries)
                     if aim == rip or not runs:
                         return Outcome(self._describe(run, decoder, memory))
-                if late > 3:
-                    return Outcome(self._describe(None, decoder, memory))
                 status = self._step(pt.PTRACE_SINGLESTEP)
             if status is not None:
                 return Outcome(status=status)
@@ -187,19 +214,6 @@ class PointSearch:
                 return status
             self._arrived.append((sig, siginfo))
 
-    def _set_breakpoint_behind(self, address: int, decoder: Decoder) -> bool:
-        """A debug register stops the program behind the instruction at `address`: a step executes
-        one iteration of a repeating one. False if there are no debug registers."""
-        instruction = decoder.at(address)
-        assert instruction is not None
-        try:
-            pid = self._tracee.pid
-            pt.ptrace(pt.PTRACE_POKEUSER, pid, _DEBUG_ADDRESS, address + instruction.len)
-            pt.ptrace(pt.PTRACE_POKEUSER, pid, _DEBUG_CONTROL, 1)
-        except OSError:
-            return False
-        return True
-
     # -- describing -----------------------------------------------------------------------------
 
     def _describe(self, run: Run | None, decoder: Decoder, memory: WatchedMemory) -> Point:
@@ -216,27 +230,39 @@ class PointSearch:
         telling = sorted(
             (index for index in _CANDIDATES if variety[index] > 1), key=lambda i: -variety[i]
         )
-        written = sorted(self._values, key=lambda address: -len(self._values[address]))
-        words = self._words(written[:_WRITTEN_WORDS])
-        changed, ranges = memory.compare(_CHANGED_WORDS)
-        known = {word.address for word in words}
-        words += [word for word in changed if word.address not in known]
-        known.update(word.address for word in changed)
+        changed, ranges = memory.compare(here, here[_RSP], _CHANGED_WORDS)
+        written = self._written_words(changed)
+        varies = len(self._values[written[0].address]) if written else 0
+        moved = {word.address for word in changed}
+        if varies > 1 or (written and written[0].address in moved):
+            words = [*written, *changed]
+        else:
+            words = [*changed, *written]
+        if telling and varies <= variety[telling[0]]:
+            lead = Lead.REGISTER
+        else:
+            lead = Lead.WORD if words else Lead.NOTHING
         named = self._named(decoder, memory)
-        words += self._words([address for address in named if address not in known])
-        ranges += memory.pages_of({*written, *named})[:_MORE_PAGES]
-        lead = Lead.REGISTER if telling else Lead.WORD if words else Lead.NOTHING
-        if telling and written and len(self._values[written[0]]) > variety[telling[0]]:
-            lead = Lead.WORD
+        words += self._words([*memory.stack_words(_STACK_WORDS), *named])
+        unique = {word.address: word for word in words}
+        ranges += memory.pages_of({*self._values, *named})[:_MORE_PAGES]
         return Point(
             code=run.code if run else b"",
             pieces=run.pieces if run else (),
             lead=lead,
             telling=bytes(telling),
-            words=tuple(words[:MAX_WORDS]),
+            words=tuple(unique.values())[:MAX_WORDS],
             ranges=tuple(ranges),
             xsave=self._tracee.xsave(),
         )
+
+    def _written_words(self, changed: list[Word]) -> list[Word]:
+        """What the steps wrote, the most telling first."""
+        moved = {word.address for word in changed}
+        written = sorted(
+            self._values, key=lambda address: (-len(self._values[address]), address not in moved)
+        )
+        return self._words(written[:_WRITTEN_WORDS])
 
     def _named(self, decoder: Decoder, memory: WatchedMemory) -> list[int]:
         """The words of global variables that this code and the code that called it names."""
@@ -245,26 +271,50 @@ class PointSearch:
             for address in decoder.globals_near(place):
                 if memory.is_own_data(address):
                     found[address & ~7] = None
+            if len(found) >= _NAMED_WORDS:
+                break
         return list(found)[:_NAMED_WORDS]
 
     def _words(self, addresses: list[int]) -> list[Word]:
+        pages: dict[int, bytes] = {}
         words = []
         for address in addresses:
-            try:
-                value = int.from_bytes(self._tracee.read(address, 8), "little")
-            except BadAddress:
-                continue
-            words.append(Word(address, value))
+            page = address & -_PAGE
+            if page not in pages:
+                pages[page] = self._tracee.read_some(page, _PAGE)
+            value = pages[page][address - page : address - page + 8]
+            if len(value) == 8:
+                words.append(Word(address, int.from_bytes(value, "little")))
         return words
 
 
+def _place(address: int, run: Run | None, entries: set[int]) -> _Place:
+    """How good a place for a point an address is, in the light of what was jumped to so far."""
+    if run is None:
+        return _Place.NONE
+    if run.is_single:
+        return _Place.SINGLE
+    return _Place.ENTERED if run.is_entered(address, entries) else _Place.SEVERAL
+
+
+def _is_due(place: _Place, late: float, overdue: int) -> bool:
+    """Whether such a place is to be taken now; see `_TAKEN_FROM`."""
+    late_from, overdue_from = _TAKEN_FROM.get(place, _NONE_FROM)
+    return late > late_from and overdue > overdue_from
+
+
 def _best(runs: dict[int, Run], visits: Counter[int], entries: set[int]) -> int | None:
-    """The address to aim at: not passed too often, and displaced as one instruction if possible."""
+    """The address to aim at: not passed too often, and displaced as one instruction if possible.
+
+    What jumps into several is not all known, so a few more passes of a single one are cheaper. A
+    displaced call is one that the processor does not foresee the return of.
+    """
     good = [address for address, run in runs.items() if not run.is_entered(address, entries)]
 
-    def cost(address: int) -> tuple[bool, int, int]:
-        single = runs[address].pieces[0].length >= JUMP_LENGTH
-        return (visits[address] < 2, visits[address], 0 if single else 1)
+    def cost(address: int) -> tuple[bool, int]:
+        run = runs[address]
+        weight = 4 if not run.is_single else 3 if run.pieces[0].form == Form.CALL else 1
+        return (visits[address] < 2, visits[address] * weight)
 
     return min(good, key=cost) if good else None
 

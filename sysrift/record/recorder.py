@@ -70,6 +70,13 @@ _PATIENCE = 0.01
 """Seconds that a signal waits for a system call before the program is interrupted. That happens
 twice: the first time only some of its memory is noted, see `point`."""
 
+_MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
+"""It waits longer where choosing a point takes long: so many times as long, but at most this."""
+
+AGENT_FROM = 100
+"""The agent is put into a program at its so many-th call: it costs about as much as so many stops,
+and most programs make few calls."""
+
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -115,6 +122,8 @@ class Recorder:
         self.at_boundary = False
         self.dismissed = ""
         """Why this process cannot be recorded further, though another one is the reason."""
+        self._rewound: set[tuple[int, int]] = set()
+        """Where calls that were rewound return to, with the stack pointer, until they are made."""
         self._birth: Call | None = None
         self.filtered: bool = parent is not None and parent.filtered
         self.dumpable: int = -1 if parent is None else parent.dumpable
@@ -136,13 +145,10 @@ class Recorder:
         self._search = PointSearch(self.tracee)
         self.fast: FastPath | None = None
         """The agent's side of it; None while the process has syscall-stops at all calls."""
-        if parent is not None and parent.fast is not None:
-            self.fast = parent.fast.born(self, self._borrows)
-
-    @property
-    def _borrows(self) -> bool:
-        """Whether a process that is being born uses its parent's memory."""
-        return self._birth is not None and self._birth.lent is not None
+        self._calls = 0  # since the program began, or the process
+        self._borrows = self._birth is not None and self._birth.lent is not None
+        if parent is not None and parent.fast is not None and not self._borrows:
+            self.fast = parent.fast.born(self)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
 
@@ -185,7 +191,7 @@ class Recorder:
         """The first stop of a process that another one made: it returns from that call too."""
         call = self._birth
         assert call is not None
-        if self.fast is not None and self.shared and not self._borrows:
+        if self.fast is not None and self.shared:
             self.fast.leave()
         self._birth = None
         registers = self.tracee.registers()
@@ -239,6 +245,8 @@ class Recorder:
             self.at_boundary = False
             self._turn_ends = False
             self._entry(*stop)
+            if self.fast is not None and self.call is not None and self.call.lent is not None:
+                self.fast.lend()
             if self.call is not None:
                 self.recording.turns.in_call(self, self.call)
         elif stop is not None:
@@ -246,9 +254,23 @@ class Recorder:
             self._exit(*stop)
             if self.fast is not None and call is not None:
                 self.fast.returned(call.nr, call.args, -1 if call.rewound else stop.result)
+            elif self.options.agent:
+                self._consider_agent(stop.result)
         else:
             return  # killed, and stopped again for its exit: waitpid tells
         self._go_on()
+
+    def _consider_agent(self, result: int) -> None:
+        """After a call: a program that makes many of them gets the agent."""
+        self._calls += 1
+        if self._calls != AGENT_FROM or self._borrows or self.shared or self.filtered:
+            return
+        if self.reached.memory_opened:
+            return
+        if result in RESTARTS:
+            self._calls -= 1  # a signal is about to come
+            return
+        self.fast = FastPath.begin(self, self.recording.started_ns)
 
     def returns_to_user(self, status: int) -> bool:
         """Whether the process will run user code after a stop, and did not before."""
@@ -348,8 +370,8 @@ class Recorder:
         tracee.held_signals.clear()
         taken = image.capture(tracee, event, self, self.writer.add_data)
         self._remember_boundary()
-        if self.options.agent and not self.filtered:
-            self.fast = FastPath.begin(self, self.recording.started_ns)
+        self._calls = 0
+        self._borrows = False
         return dataclasses.replace(taken, task=self.id, cpu=self.cpu)
 
     def _add_image(self, taken: Image) -> None:
@@ -363,17 +385,21 @@ class Recorder:
         if nr & 0x80000000:
             # Our own -1 of a rewound call, or a number that never was a call.
             nr -= 1 << 64 if nr >> 63 else 1 << 32
-        if self.held and self.filtered:
-            # A rewound call would show itself to the program's filter. So the signal comes while
-            # this call is made: it is interrupted, or the signal is delivered right after it.
+        if self.held and (self.filtered or nr == _NR_RT_SIGRETURN or (ip, sp) in self._rewound):
+            # A rewound call would show itself to the program's filter. And a timer may be faster
+            # than its handler is recorded: then the program would never get beyond the call, or out
+            # of the handler. So the signal comes while this call is made: it is interrupted, or the
+            # signal is delivered right after it.
             self._requeue_held()
         elif self.held:
             self._rewind()
             self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
+            self._rewound.add((ip, sp))
             self._requeue_held()
             return
+        self._rewound.discard((ip, sp))
         if arch != pt.AUDIT_ARCH_X86_64 or (nr > 0 and nr & 0x40000000):
             self._rewind()
             raise RecordingStops("the program makes a 32-bit system call (not supported)")
@@ -634,6 +660,9 @@ class Recorder:
         if original is not None:
             siginfo = original
             tracee.set_siginfo(original)
+        if not at_boundary and registers.rip != self._in_code_at and self.held.has(sig):
+            self._go_on()  # without a call since, what it does is what the held one does
+            return
         action = action_of(tracee.pid, sig)
         if action in (Action.IGNORE, Action.STOP):
             self.resume(sig)
@@ -835,8 +864,9 @@ class Recorder:
         if self.fast is not None:
             self.fast.ask(True)
         if not self._hold_until:
-            self._hold_until = time.monotonic() + _PATIENCE
-            self.recording.arm(_PATIENCE)
+            wait = min(max(_PATIENCE, _PATIENCE_FACTOR * self._search.cost), _MOST_PATIENCE)
+            self._hold_until = time.monotonic() + wait
+            self.recording.arm(wait)
 
     def interrupt_when_due(self, now: float) -> float:
         """Stop the running process when a signal has waited long enough.

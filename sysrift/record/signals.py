@@ -8,6 +8,7 @@ system call, or right before one. One that arrives elsewhere is held until then.
 from __future__ import annotations
 
 import enum
+import os
 import signal
 import struct
 import time
@@ -73,14 +74,8 @@ def is_synchronous(sig: int, siginfo: bytes) -> bool:
 
 def action_of(pid: int, sig: int) -> Action:
     """What signal `sig` does to process `pid` now (/proc/PID/status: SigIgn, SigCgt)."""
-    ignored = caught = 0
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("SigIgn:"):
-                ignored = int(line.split()[1], 16)
-            elif line.startswith("SigCgt:"):
-                caught = int(line.split()[1], 16)
-                break
+    status = _status(pid)
+    ignored, caught = _mask(status, b"SigIgn:"), _mask(status, b"SigCgt:")
     bit = 1 << (sig - 1)
     if caught & bit:
         return Action.HANDLER
@@ -93,15 +88,24 @@ def action_of(pid: int, sig: int) -> Action:
 
 def is_signal_pending(pid: int) -> bool:
     """Whether process `pid` gets a signal as soon as it runs (/proc/PID/status: SigPnd, ShdPnd)."""
-    pending = blocked = 0
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith(("SigPnd:", "ShdPnd:")):
-                pending |= int(line.split()[1], 16)
-            elif line.startswith("SigBlk:"):
-                blocked = int(line.split()[1], 16)
-                break
-    return bool(pending & ~blocked)
+    status = _status(pid)
+    pending = _mask(status, b"SigPnd:") | _mask(status, b"ShdPnd:")
+    return bool(pending & ~_mask(status, b"SigBlk:"))
+
+
+def _status(pid: int) -> bytes:
+    """/proc/PID/status, its parts about signals (proc_pid_status(5))."""
+    descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)
+    return data[max(data.find(b"\nSigQ:"), 0) :]  # behind the name, which may be anything
+
+
+def _mask(status: bytes, name: bytes) -> int:
+    at = status.find(name)
+    return int(status[at + len(name) :].split(None, 1)[0], 16) if at >= 0 else 0
 
 
 def frame_bytes(tracee: Tracee, registers: Registers) -> bytes:
@@ -178,9 +182,13 @@ class HeldSignals:
 
     def hold(self, sig: int, siginfo: bytes) -> None:
         """Keep a signal. A standard signal that is kept already merges, as in the kernel."""
-        if sig < signal.SIGRTMIN and any(held.sig == sig for held in self._held):
+        if self.has(sig):
             return
         self._held.append(Held(sig, siginfo))
+
+    def has(self, sig: int) -> bool:
+        """Whether a standard signal is held already, with which another of its kind merges."""
+        return sig < signal.SIGRTMIN and any(held.sig == sig for held in self._held)
 
     def requeue(self, pid: int) -> None:
         """Send every held signal again: the kernel delivers them as it would have."""

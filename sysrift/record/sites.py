@@ -148,7 +148,7 @@ class Sites:
         if hole is None or trampoline is None:
             self._never.add(site.address)
             return site
-        displaced = self._tracee.read(hole, _JUMP)
+        displaced = self._tracee.read_own(hole, _JUMP)
         patched = site._replace(hole=hole, displaced=displaced, trampoline=trampoline)
         self._patch(patched)
         self._sites[site.address] = patched
@@ -236,9 +236,12 @@ class Sites:
 
     def patch_all(self) -> None:
         """Undo `restore_all`."""
-        for site in self._sites.values():
+        for site in list(self._sites.values()):
             if site.hole:
-                self._patch(site)
+                try:
+                    self._patch(site)
+                except BadAddress:
+                    del self._sites[site.address]  # unmapped
 
     def _patch(self, site: Site) -> None:
         self._tracee.write(site.hole, site.long_jump)

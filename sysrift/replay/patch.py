@@ -63,6 +63,7 @@ class Patch:
     displaced: tuple[int, ...]  # where each displaced instruction is
     originals: tuple[int, ...]  # where it was
     ends: tuple[int, ...]  # right behind each displaced instruction
+    called: int  # between a displaced call's push and its jump; 0: there is none
 
     def contains(self, address: int) -> bool:
         """Whether an address lies in the generated pages."""
@@ -95,7 +96,7 @@ def plan(
     inner = _inner_starts(point)
     size = len(_Assembler(site, point, registers, xsave, 0x10000, 0x20000, True).assemble())
     code_pages = (size + PAGE - 1) // PAGE + 1
-    data_size = _CONSTANTS + 8 * (16 + 2 * _XMM_COUNT + len(point.words))
+    data_size = _CONSTANTS + 8 * (16 + 2 * _XMM_COUNT + len(point.words) + 1)
     length = (code_pages + (data_size + PAGE - 1) // PAGE) * PAGE
     for target in _targets(site, inner):
         code_start = target - _PROLOGUE
@@ -120,6 +121,7 @@ def plan(
             tuple(code_start + at for at in assembler.displaced),
             tuple(assembler.originals),
             tuple(code_start + at for at in assembler.ends),
+            code_start + assembler.called if assembler.called else 0,
         )
     raise CannotPatch("there is no free memory that a jump could reach")
 
@@ -186,6 +188,7 @@ class _Assembler:
         self.displaced: list[int] = []
         self.originals: list[int] = []
         self.ends: list[int] = []
+        self.called = 0
         self._to_fail: list[int] = []
 
     def assemble(self) -> bytes:
@@ -236,10 +239,20 @@ class _Assembler:
         return True
 
     def _emit_compare(self) -> None:
-        point, registers = self._point, self._registers
+        point = self._point
         self._data_operand(b"\x48\x89\x05", _SAVED_RAX)  # mov %rax,saved
         self.code += b"\x9f\x0f\x90\xc0"  # lahf; seto %al
         self._data_operand(b"\x48\x89\x05", _SAVED_FLAGS)
+        # Where no register tells, it is often a floating point value.
+        parts = [self._emit_compare_general, self._emit_compare_xmm]
+        for part in parts if point.telling else reversed(parts):
+            part()
+        for address, value in point.words:
+            self.code += b"\x48\xa1" + struct.pack("<Q", address)  # mov address,%rax
+            self._compare_rax(value)
+
+    def _emit_compare_general(self) -> None:
+        point, registers = self._point, self._registers
         order = [NAMES[index] for index in point.telling if NAMES[index] in _NUMBERS]
         order += [name for name in _NUMBERS if name not in order]
         for name in order:
@@ -251,6 +264,8 @@ class _Assembler:
             opcode = bytes((0x4C if number >= 8 else 0x48, 0x3B, 0x05 | (number & 7) << 3))
             self._data_operand(opcode, self._constant(getattr(registers, name)))  # cmp const,%r
             self._fail_unless_equal()
+
+    def _emit_compare_xmm(self) -> None:
         legacy = self._xsave[_XMM_AT : _XMM_AT + 16 * _XMM_COUNT]
         for number in range(len(legacy) // 16):
             prefix = b"\x44" if number >= 8 else b""
@@ -259,9 +274,6 @@ class _Assembler:
             for half in (0, 8):
                 self._data_operand(b"\x48\x8b\x05", _SAVED_XMM + half)
                 self._compare_rax(int.from_bytes(legacy[number * 16 + half :][:8], "little"))
-        for address, value in point.words:
-            self.code += b"\x48\xa1" + struct.pack("<Q", address)  # mov address,%rax
-            self._compare_rax(value)
 
     def _emit_displaced(self) -> None:
         point = self._point
@@ -281,6 +293,10 @@ class _Assembler:
                     condition = code[1] & 0x0F if code[0] == 0x0F else code[0] & 0x0F
                     self.code += bytes((0x0F, 0x80 | condition, 0, 0, 0, 0))
                 fixes.append((len(self.code) - 4, target))
+            elif form == Form.CALL:
+                called = self._emit_call(code, at, place)
+                if called is not None:
+                    fixes.append((len(self.code) - 4, called))
             elif form == Form.RIP_RELATIVE:
                 old = struct.unpack_from("<i", code, place)[0]
                 moved = self._base + len(self.code) - (at - length)
@@ -296,6 +312,25 @@ class _Assembler:
             else:
                 distance = target - (self._base + place + 4)
             self.code[place : place + 4] = self._signed(distance)
+
+    def _emit_call(self, code: bytes, behind: int, place: int) -> int | None:
+        """A call that returns to `behind`: push that, and jump; where to, if that is known here."""
+        self._data_operand(b"\xff\x35", self._constant(behind))  # push const
+        self.called = len(self.code)
+        if code[0] == 0xE8:
+            self.code += b"\xe9\0\0\0\0"
+            return behind + int.from_bytes(code[place:], "little", signed=True)
+        opcode = int(code[0] & 0xF0 == 0x40)  # behind a REX prefix
+        if code[opcode] != 0xFF or code[opcode + 1] & 0x38 != 0x10:
+            raise CannotPatch("the call at the point is none that is known")
+        self.code += code[: opcode + 1]
+        self.code.append(code[opcode + 1] ^ 0x30)  # call *operand (/2) becomes jmp *operand (/4)
+        operand = code[opcode + 2 :]
+        if place:
+            moved = self._base + len(self.code) + len(operand) - behind
+            operand = self._signed(struct.unpack("<i", operand)[0] - moved)
+        self.code += operand
+        return None
 
     # -- instructions ---------------------------------------------------------------------------
 

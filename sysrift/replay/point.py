@@ -2,8 +2,8 @@
 """Finding the pass of an instruction at which a signal came, among the millions before it.
 
 Two ways: a jump to generated code that compares in the process (`patch`), and, where no jump can be
-put, a breakpoint that stops at every pass (about 15 us each). Either way the pass that agrees with
-the recording in all that the process itself compared is compared here in full.
+put, a breakpoint that stops at every pass (5 to 50 us each). Either way the pass that agrees with
+the recording in all that the process itself compared is compared here in full (`moment`).
 """
 
 from __future__ import annotations
@@ -14,31 +14,36 @@ import resource
 import signal
 import struct
 import time
-import zlib
 from typing import NamedTuple
 
-from sysrift.errors import ReplayError, TraceError
+from sysrift.errors import ReplayError
+from sysrift.replay.moment import Moment
 from sysrift.replay.patch import INT3, CannotPatch, Patch, plan
-from sysrift.trace.model import AFTER, Event, SegmentKind
-from sysrift.trace.points import JUMP_LENGTH, Point, unpack
+from sysrift.trace.model import Event
+from sysrift.trace.points import JUMP_LENGTH
 from sysrift.tracee import BadAddress, Registers, RemoteSyscallError, Tracee, read_maps
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import SYSCALL_STOP
-from sysrift.tracee.registers import NAMES
 
 _PATIENCE_CPU, _PATIENCE_FACTOR = 10, 30
-"""Seconds of the program's CPU time to look for a point, and how often the recorded time beside."""
+"""Seconds of the program's own CPU time to look for a point, and how often the recorded time
+beside."""
 
-_PATIENCE_STOPS = 60.0
-"""Seconds to look for a point where every pass is a stop."""
+_STOP_COST = 50e-6
+"""Seconds of the program's CPU time that a stop is taken for, at most."""
+
+_PATIENCE_STOPS, _STOPS_FACTOR = 60.0, 3000
+"""Seconds to look for a point where every pass is a stop, or, if that is more, how many times what
+it took when it was recorded: a pass took at least some nanoseconds then."""
 
 _NR_MMAP, _NR_MPROTECT, _NR_MUNMAP = 9, 10, 11
 _READ_WRITE, _READ_EXECUTE = 3, 5
 _MAP_FLAGS = 0x100000 | 0x02 | 0x20  # MAP_FIXED_NOREPLACE, MAP_PRIVATE, MAP_ANONYMOUS
-_TRAP_FLAG, _RESUME_FLAG = 1 << 8, 1 << 16
+_RESUME_FLAG = 1 << 16
 _MAX_STEPS = 20000  # through the generated code, to its end
-_NOT_COMPARED = {"orig_rax", "cs", "ss", "ds", "es", "fs", "gs"}
-_COMPARED = tuple(name for name in NAMES if name not in {*_NOT_COMPARED, "eflags"})
+_TRAP_HWBKPT = 4  # si_code, sigaction(2)
+_REPEATS = frozenset(b"\xf2\xf3")
+_PREFIXES = 4  # that an instruction has at most, in practice
 
 
 class Came(enum.Enum):
@@ -62,7 +67,8 @@ class Search(NamedTuple):
 class PointFinder:
     """Looks for the point of one SIGNAL event in a tracee that runs towards it.
 
-    Between two calls nothing of it is left in the process.
+    `site` is its address. Between two calls nothing of it is left in the process. Watchpoints and
+    breakpoints that a debugger has in the process stop the program as they would without a search.
     """
 
     def __init__(self, tracee: Tracee, event: Event, recorded_us: int) -> None:
@@ -76,48 +82,18 @@ class PointFinder:
         self._watched = False  # there are debug registers, which may trap
         self._hits = 0  # those that did, where a search stopped
         self._recorded = recorded_us / 1e6
-        self._registers: Registers | None = None
-        self._point = Point()
-        for segment in event.segments:
-            if segment.data is None:
-                continue
-            if segment.kind == SegmentKind.REGISTERS and segment.address != AFTER:
-                self._registers = Registers.from_bytes(segment.data)
-            elif segment.kind == SegmentKind.POINT:
-                try:
-                    self._point = unpack(segment.data)
-                except ValueError as error:
-                    raise TraceError(f"damaged trace: event {event.number}: {error}") from None
-        if self._registers is None:
-            raise TraceError(f"damaged trace: event {event.number} lacks its registers")
-        self.wanted: Registers = self._registers
+        self._moment = Moment(tracee, event)
+        self._point = self._moment.point
+        self._stops = 0
 
     @property
     def displaced(self) -> range:
         """The addresses of the code that a search needs as it is."""
         return range(self.site, self.site + max(len(self._point.code), 1))
 
-    # -- comparing ------------------------------------------------------------------------------
-
     def is_here(self, registers: Registers) -> bool:
         """Whether the tracee, whose registers these are, stands at the point on the pass meant."""
-        wanted = self.wanted
-        if any(getattr(registers, name) != getattr(wanted, name) for name in _COMPARED):
-            return False
-        if (registers.eflags ^ wanted.eflags) & ~(_TRAP_FLAG | _RESUME_FLAG):
-            return False
-        if not _same_xsave(self._tracee.xsave(), self._point.xsave):
-            return False
-        try:
-            for address, value in self._point.words:
-                if self._tracee.read(address, 8) != struct.pack("<Q", value):
-                    return False
-            for address, length, crc in self._point.ranges:
-                if zlib.crc32(self._tracee.read(address, length)) != crc:
-                    return False
-        except BadAddress:
-            return False
-        return True
+        return self._moment.is_now(registers)
 
     # -- searching ------------------------------------------------------------------------------
 
@@ -135,12 +111,12 @@ class PointFinder:
         self._watched = tracee.has_watchpoints
         self._hits = 0
         try:
-            with _CpuLimit(tracee.pid, _PATIENCE_CPU + _PATIENCE_FACTOR * self._recorded):
-                try:
-                    patch = self._plan()
-                except CannotPatch:
-                    return self._search_by_breakpoint()
-                return self._search_by_patch(patch)
+            try:
+                patch = self._plan()
+                self._put(patch)
+            except CannotPatch:
+                return self._search_by_stops()
+            return self._search_by_patch(patch)
         finally:
             if self._watched:
                 tracee.watchpoint_hits = self._hits
@@ -148,7 +124,7 @@ class PointFinder:
     def _plan(self) -> Patch:
         point = self._point
         mappings = read_maps(self._tracee.pid)
-        patch = plan(self.site, point, self.wanted, point.xsave, mappings)
+        patch = plan(self.site, point, self._moment.registers, point.xsave, mappings)
         if self._code(len(point.code)) != point.code:
             raise CannotPatch("a debugger has a breakpoint there")
         hardware = self._tracee.hardware_breakpoints if self._watched else []
@@ -167,41 +143,44 @@ class PointFinder:
         return self._tracee.wait()
 
     def _is_watchpoint(self) -> bool:
-        """Whether a SIGTRAP just now came from a debug register."""
+        """Whether a SIGTRAP just now came from a debugger's debug register."""
         self._hits = self._tracee.watchpoint_hits if self._watched else 0
         return self._hits != 0
 
     # -- by generated code ----------------------------------------------------------------------
 
     def _search_by_patch(self, patch: Patch) -> Search:
-        tracee = self._tracee
         try:
-            self._put(patch)
-        except RemoteSyscallError:
-            return self._search_by_breakpoint()
-        try:
-            tracee.write(self.site, patch.jump)
-        except BadAddress:
-            self._take_away(patch)
-            return self._search_by_breakpoint()
-        try:
-            return self._run(patch)
+            patience = _PATIENCE_CPU + _PATIENCE_FACTOR * self._recorded
+            with _CpuLimit(self._tracee.pid, patience) as limit:
+                return self._run(patch, limit)
         finally:
-            tracee.write(self.site, self._point.code[:JUMP_LENGTH])
+            self._tracee.write(self.site, self._point.code[:JUMP_LENGTH])
             self._take_away(patch)
 
     def _put(self, patch: Patch) -> None:
+        """Put the generated code into the tracee, and the jump to it. Raises CannotPatch."""
         tracee = self._tracee
-        tracee.remote_syscall(_NR_MMAP, patch.start, patch.length, _READ_EXECUTE, _MAP_FLAGS, -1, 0)
-        data_length = patch.start + patch.length - patch.data_start
-        tracee.remote_syscall(_NR_MPROTECT, patch.data_start, data_length, _READ_WRITE)
-        tracee.write(patch.code_start, patch.code)
-        tracee.write(patch.data_start, patch.data)
+        length, data_length = patch.length, patch.start + patch.length - patch.data_start
+        try:
+            tracee.remote_syscall(
+                _NR_MMAP, patch.start, length, _READ_EXECUTE, _MAP_FLAGS, -1, 0
+            )  # fmt: skip
+        except RemoteSyscallError:
+            raise CannotPatch("there is no memory for the generated code") from None
+        try:
+            tracee.remote_syscall(_NR_MPROTECT, patch.data_start, data_length, _READ_WRITE)
+            tracee.write(patch.code_start, patch.code)
+            tracee.write(patch.data_start, patch.data)
+            tracee.write(self.site, patch.jump)
+        except (RemoteSyscallError, BadAddress):
+            self._take_away(patch)
+            raise CannotPatch("the code cannot be changed") from None
 
     def _take_away(self, patch: Patch) -> None:
         self._tracee.remote_syscall(_NR_MUNMAP, patch.start, patch.length)
 
-    def _run(self, patch: Patch) -> Search:
+    def _run(self, patch: Patch, limit: _CpuLimit) -> Search:
         tracee = self._tracee
         while True:
             status = self._resume(pt.PTRACE_SYSEMU)
@@ -210,8 +189,11 @@ class PointFinder:
                 return Search(Came.SYSCALL, registers)
             if status >> 16:
                 continue
+            self._stops += 1
             sig = os.WSTOPSIG(status)
             if sig == signal.SIGTRAP and self._is_watchpoint():
+                if registers.rip == patch.called:
+                    return self._finish_call(patch)
                 if patch.contains(registers.rip) and registers.rip not in patch.ends:
                     self._hits = 0
                     continue  # the comparing code read what is watched
@@ -227,13 +209,19 @@ class PointFinder:
                 tracee.set_registers(registers)
                 continue
             if sig == signal.SIGXCPU:
-                raise self._not_found()
+                # It comes again every second (kernel/time/posix-cpu-timers.c).
+                if limit.is_over(self._stops * _STOP_COST):
+                    raise self._not_found()
+                continue
             raised = self._raised()
             return Search(Came.STOP, self._leave(patch), sig, raised)
 
-    def _raised(self) -> bool:
+    def _code_of_signal(self) -> int:
         code: int = struct.unpack_from("<i", self._tracee.siginfo(), 8)[0]  # si_code
-        return code > 0
+        return code
+
+    def _raised(self) -> bool:
+        return self._code_of_signal() > 0
 
     def _check_match(self, patch: Patch, registers: Registers) -> bool:
         """At the generated code's int3: whether it is the pass that is meant; if not, go on."""
@@ -243,6 +231,17 @@ class PointFinder:
             registers.rip = patch.displaced[0]
         self._tracee.set_registers(registers)
         return found
+
+    def _finish_call(self, patch: Patch) -> Search:
+        """A displaced call has pushed its return address to where a debugger watches: that traps
+        behind the call, so the jump belongs to it, and so does what is watched of its operand."""
+        hits = self._hits
+        sig = os.WSTOPSIG(self._resume(pt.PTRACE_SINGLESTEP))
+        raised = self._raised()
+        self._is_watchpoint()
+        # Anything else came before the jump was executed: there was no call yet.
+        self._hits = hits | self._hits if sig == signal.SIGTRAP else 0
+        return Search(Came.STOP, self._leave(patch), sig, raised)
 
     def _leave(self, patch: Patch) -> Registers:
         """Where something else stopped the program: put it onto its own instructions."""
@@ -254,6 +253,8 @@ class PointFinder:
             original = patch.original(registers.rip)
             if original is None and registers.rip == patch.match:
                 original = self.site
+            if registers.rip == patch.called:
+                original, registers.rsp = patch.originals[-1], registers.rsp + 8
             if original is not None:
                 registers.rip = original
                 tracee.set_registers(registers)
@@ -264,15 +265,46 @@ class PointFinder:
 
     # -- by a breakpoint ------------------------------------------------------------------------
 
-    def _search_by_breakpoint(self) -> Search:
+    def _search_by_stops(self) -> Search:
+        """Stop at every pass: by a debug register, where one is free and it sees every pass.
+
+        Of a repeating string instruction it sees the first iteration only. A debugger that uses
+        debug registers keeps them to itself; where its breakpoint is at the point, that stops.
+        """
+        prefixes = self._code(_PREFIXES)
+        until = time.monotonic() + max(_PATIENCE_STOPS, _STOPS_FACTOR * self._recorded)
+        if prefixes[0] != INT3 and _REPEATS.isdisjoint(prefixes):
+            with self._tracee.execution_breakpoint(self.site) as works:
+                if works:
+                    return self._search_by_register(until)
+        return self._search_by_breakpoint(until)
+
+    def _search_by_register(self, until: float) -> Search:
+        tracee = self._tracee
+        expected = signal.SIGTRAP, self.site, _TRAP_HWBKPT
+        while time.monotonic() < until:
+            status = self._resume(pt.PTRACE_SYSEMU)
+            registers = tracee.registers()
+            if status == SYSCALL_STOP:
+                return Search(Came.SYSCALL, registers)
+            if status >> 16:
+                continue
+            sig = os.WSTOPSIG(status)
+            if (sig, registers.rip, self._code_of_signal()) != expected:
+                return Search(Came.STOP, registers, sig, self._raised())
+            if self.is_here(registers):
+                # The kernel has set it, for the instruction to be executed now.
+                registers.eflags &= ~_RESUME_FLAG
+                tracee.set_registers(registers)
+                return Search(Came.FOUND, registers)
+        raise self._not_found()
+
+    def _search_by_breakpoint(self, until: float) -> Search:
         """Stop at every pass. A byte that is an int3 already is somebody else's breakpoint."""
         tracee = self._tracee
-        until = time.monotonic() + _PATIENCE_STOPS
         original = self._point.code[:1] or self._code(1)
         theirs = self._code(1)[0] == INT3
-        while True:
-            if time.monotonic() > until:
-                raise self._not_found()
+        while time.monotonic() < until:
             if not theirs and tracee.registers().rip == self.site:
                 # Over the instruction itself; a repeated one comes here at every iteration.
                 before = self._code(1)
@@ -296,8 +328,6 @@ class PointFinder:
             if status >> 16:
                 continue
             sig = os.WSTOPSIG(status)
-            if sig == signal.SIGXCPU:
-                raise self._not_found()
             trapped = sig == signal.SIGTRAP and not self._is_watchpoint()
             if theirs or not trapped or registers.rip != self.site + 1:
                 # Also on the pass that is meant: they see their breakpoint, and then the event.
@@ -306,30 +336,21 @@ class PointFinder:
             tracee.set_registers(registers)
             if self.is_here(registers):
                 return Search(Came.FOUND, registers)
+        raise self._not_found()
 
     def _not_found(self) -> ReplayError:
+        closest = self._moment.closest
+        if closest:
+            differs = f"closest was a pass that differs in {closest}"
+        else:
+            words = len(self._point.words)
+            differs = f"no pass had all registers and {words} words of memory"
         return ReplayError(
             f"the place in a computation where signal {self.event.nr} (event "
             f"{self.event.number}) came was not found: the program passes {self.site:#x}, but "
             "never, for many times as long as it took when it was recorded, with the recorded "
-            "registers and memory"
+            f"registers and memory; {differs}"
         )
-
-
-def _same_xsave(found: bytes, wanted: bytes) -> bool:
-    """Whether two xsave areas hold the same values (Intel SDM vol. 1, 13.4).
-
-    Not compared: the addresses and opcode of the last x87 instruction, which is another one in
-    displaced code, the software's bytes and the header, whose bits depend on more than the values.
-    """
-    if not wanted:
-        return True
-    if len(found) != len(wanted):
-        found, wanted = found[:512], wanted[:512]
-    return all(found[part] == wanted[part] for part in _XSAVE_PARTS)
-
-
-_XSAVE_PARTS = (slice(0, 6), slice(24, 28), slice(32, 416), slice(576, None))
 
 
 class _CpuLimit:
@@ -337,16 +358,23 @@ class _CpuLimit:
 
     def __init__(self, pid: int, seconds: float) -> None:
         self._pid = pid
-        self._seconds = seconds
+        self._until = self._used() + seconds
 
-    def __enter__(self) -> None:
+    def _used(self) -> float:
         with open(f"/proc/{self._pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rsplit(")", 1)[1].split()
-        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def is_over(self, not_counted: float) -> bool:
+        """Whether it has used that much, so many seconds not counted."""
+        return self._used() - not_counted >= self._until
+
+    def __enter__(self) -> _CpuLimit:
         self._before = resource.prlimit(self._pid, resource.RLIMIT_CPU)
-        soft, hard = int(used + self._seconds) + 1, self._before[1]
+        soft, hard = int(self._until) + 1, self._before[1]
         if hard == resource.RLIM_INFINITY or soft < hard:
             resource.prlimit(self._pid, resource.RLIMIT_CPU, (soft, hard))
+        return self
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -93,6 +93,15 @@ class Variants:
         for command in self._words:
             self._plans[command] = self._compiled(command)
 
+    def command(self, args: Args) -> tuple[int, Plan | None]:
+        """Return the command among `args`, and its plan if it has one."""
+        return args[self._index] >> self._family.shift & self._family.mask, self._plan(args)
+
+    @property
+    def selector(self) -> tuple[int, int, int]:
+        """The index of the selecting argument, how far to shift it right, and the mask."""
+        return self._index, self._family.shift, self._family.mask
+
     def chosen(self, args: Args) -> Plan:
         """Return the plan for the command among `args`, the common one if it has none."""
         return self._plan(args) or self._unlisted

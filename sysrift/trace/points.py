@@ -32,6 +32,8 @@ class Form(enum.IntEnum):
     PLAIN = 0  # the same bytes
     RIP_RELATIVE = 1  # a 32-bit displacement, at offset `at`, counts from the instruction's end
     BRANCH = 2  # jcc or jmp with an 8- or 32-bit displacement that is its last bytes, at `at`
+    CALL = 3  # call; `at` is where its 32-bit displacement is if it is a direct one, or one by a
+    # rip-relative operand, else 0. Always the last one: it returns to the code behind the point
 
 
 class Lead(enum.IntEnum):
@@ -40,6 +42,10 @@ class Lead(enum.IntEnum):
     NOTHING = 0
     REGISTER = 1  # the first of `Point.telling`
     WORD = 2  # the first of `Point.words`
+
+
+_WIDTHS = {Form.PLAIN: 0, Form.RIP_RELATIVE: 4, Form.BRANCH: 1, Form.CALL: 4}
+"""Bytes at least that a displacement at `Piece.at` takes."""
 
 
 class Piece(NamedTuple):
@@ -132,9 +138,12 @@ def _check(point: Point, cursor: _Cursor) -> None:
     if point.code and len(point.code) < JUMP_LENGTH:
         raise ValueError("a point with too few bytes for a jump")
     for piece in point.pieces:
-        width = {Form.PLAIN: 0, Form.RIP_RELATIVE: 4, Form.BRANCH: 1}.get(Form(piece.form), 0)
+        form = Form(piece.form)
+        width = _WIDTHS[form] if piece.at or form is not Form.CALL else 0
         if not piece.length or (width and piece.at + width > piece.length):
             raise ValueError("a point with an impossible instruction")
+    if any(piece.form == Form.CALL for piece in point.pieces[:-1]):
+        raise ValueError("a point whose call is not its last instruction")
     if any(index > 26 for index in point.telling):
         raise ValueError("a point with an unknown register")
     wanted = {Lead.NOTHING: True, Lead.REGISTER: point.telling, Lead.WORD: point.words}

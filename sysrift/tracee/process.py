@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -13,19 +14,21 @@ from typing import NamedTuple
 
 from sysrift.syscalls import BadAddress
 from sysrift.tracee import ptrace as pt
-from sysrift.tracee.registers import NO_SYSCALL, Registers, signed
+from sysrift.tracee.registers import NAMES, NO_SYSCALL, Registers, signed
 
 _MAX_XSAVE = 16384
 _SIGINFO_SIZE = 128
 _SYSCALL_INFO = struct.Struct("<BxxxIQQQ6Q")  # op, arch, ip, sp, nr, args
 _EXIT_INFO = struct.Struct("<BxxxIQQqB")  # op, arch, ip, sp, rval, is_error
 _INFO_SIZE = 88
+_USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
 _DEBUG_ADDRESS = 848  # offsetof(struct user, u_debugreg)
 _DEBUG_STATUS = 848 + 6 * 8
 _DEBUG_CONTROL = 848 + 7 * 8
 _DEBUG_ENABLED, _DEBUG_HITS = 0xFF, 0xF  # a pair of bits in DR7, one in DR6, for each address
+_DEBUG_EXECUTE_FIRST = 1  # DR7: only the first address is enabled, and is an instruction's
 
 
 class TraceeGone(Exception):
@@ -80,6 +83,9 @@ class Tracee:
         self.remote_site = remote_site
         self.held_signals: list[tuple[int, bytes]] = []
         self._info = ctypes.create_string_buffer(_INFO_SIZE)
+        self._user_registers = ctypes.create_string_buffer(_USER_REGISTERS.size)
+        self._user_registers_at = ctypes.addressof(self._user_registers)
+        self._siginfo = ctypes.create_string_buffer(_SIGINFO_SIZE)
         self._memory = -1
         self.reopen_memory()
 
@@ -124,6 +130,19 @@ class Tracee:
             data += more
         return data
 
+    def read_own(self, address: int, length: int) -> bytes:
+        """Memory that tracing itself has put there. ProcessLookupError when the process is gone."""
+        data = b""
+        while len(data) < length:
+            try:
+                more = os.pread(self._memory, length - len(data), address + len(data))
+            except OSError:
+                more = b""
+            if not more:
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+            data += more
+        return data
+
     def write(self, address: int, data: bytes) -> None:
         """Put `data` at `address`, whatever the protection; BadAddress where there is no memory."""
         view = memoryview(data)
@@ -146,6 +165,11 @@ class Tracee:
         registers = Registers()
         pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, ctypes.byref(registers))
         return registers
+
+    def register_values(self) -> tuple[int, ...]:
+        """The same as numbers, in the order of `registers.NAMES`; three times as fast."""
+        pt.ptrace(pt.PTRACE_GETREGS, self.pid, None, self._user_registers_at)
+        return _USER_REGISTERS.unpack(self._user_registers)
 
     def set_registers(self, registers: Registers) -> None:
         """Set the general registers."""
@@ -178,8 +202,11 @@ class Tracee:
 
     @property
     def has_watchpoints(self) -> bool:
-        """Whether a debugger has set debug registers."""
-        return bool(pt.peek_user(self.pid, _DEBUG_CONTROL) & _DEBUG_ENABLED)
+        """Whether a debugger has set debug registers; False also where there are none."""
+        try:
+            return bool(pt.peek_user(self.pid, _DEBUG_CONTROL) & _DEBUG_ENABLED)
+        except OSError:
+            return False
 
     @property
     def hardware_breakpoints(self) -> list[int]:
@@ -202,6 +229,29 @@ class Tracee:
     def watchpoint_hits(self, hits: int) -> None:
         other = pt.peek_user(self.pid, _DEBUG_STATUS) & ~_DEBUG_HITS
         pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_STATUS, other | hits)
+
+    @contextlib.contextmanager
+    def execution_breakpoint(self, address: int) -> Iterator[bool]:
+        """A debug register that stops it in front of the instruction at `address`, by SIGTRAP; when
+        it goes on the kernel sees that the instruction is executed.
+
+        Gives False when there are no debug registers, or a debugger uses some. Nobody sees later
+        that there was one.
+        """
+        try:
+            works = not self.has_watchpoints
+            if works:
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_ADDRESS, address)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, _DEBUG_EXECUTE_FIRST)
+        except OSError:
+            works = False
+        try:
+            yield works
+        finally:
+            if works:
+                with contextlib.suppress(OSError):  # it may be gone
+                    pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
+                    self.watchpoint_hits = 0
 
     # -- system call stops ----------------------------------------------------------------------
 
@@ -237,9 +287,8 @@ class Tracee:
 
     def siginfo(self) -> bytes:
         """The siginfo_t of a signal-delivery-stop."""
-        buffer = ctypes.create_string_buffer(_SIGINFO_SIZE)
-        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(buffer))
-        return buffer.raw
+        pt.ptrace(pt.PTRACE_GETSIGINFO, self.pid, None, ctypes.addressof(self._siginfo))
+        return self._siginfo.raw
 
     def set_siginfo(self, siginfo: bytes) -> None:
         """Replace the siginfo_t of a signal-delivery-stop."""

@@ -369,6 +369,26 @@ def test_a_hardware_breakpoint_in_the_loop(levels: Any, in_gdb: Replay) -> None:
     faithful(recording, run)
 
 
+@pytest.mark.parametrize("work", ["direct", "pointer", "table"])
+def test_watching_where_a_call_leaves_its_return_address(
+    recorded: Replay, in_gdb: Replay, work: str
+) -> None:
+    # The call is the place of the signals: what is executed in its stead is seen as one call.
+    recording = recorded("spin_signals", work, "100")
+    assert in_code(recording.trace)
+    where = [f"print (long)$pc - (long)&{name}" for name in ("callee", f"{work}_calls")]
+    run = in_gdb(
+        recording, f"break *{work}_calls", "continue", "delete",
+        "awatch -location *(unsigned long *)($rsp - 8)", *["continue", *where] * 6, "delete", "continue",
+        timeout=TIME,
+    )  # fmt: skip
+    stops = list(zip(map(int, run.values[::2]), map(int, run.values[1::2])))
+    assert len(stops) == 6, run.text
+    assert all(in_callee == 0 for in_callee, _ in stops[::2]), run.text
+    assert all(0 < in_loop < 16 for _, in_loop in stops[1::2]), run.text
+    faithful(recording, run)
+
+
 # -- going there ----------------------------------------------------------------------------------
 
 

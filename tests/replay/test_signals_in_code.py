@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from harness import Recording, assert_faithful, record, sysrift, verify
 from rewriting import events_of, forge
 
 from sysrift.trace import Event, EventFlag, EventKind, SegmentKind
-from sysrift.trace.points import Point, Word, pack, unpack
+from sysrift.trace.points import Form, Point, Word, pack, unpack
 
 Fixture = Callable[[str], Path]
 
@@ -78,6 +79,16 @@ def test_vectors(fixture_program: Fixture, program: str) -> None:
     recorded(fixture_program(program), "vector", "150000")
 
 
+@pytest.mark.parametrize("program", ["spin_signals", "spin_signals-static"])
+@pytest.mark.parametrize("work", ["direct", "pointer", "table"])
+def test_at_calls(fixture_program: Fixture, program: str, work: str) -> None:
+    # Nothing else in these loops can be displaced without risk. A breakpoint instead, at every one
+    # of the millions of passes, would take minutes.
+    recording = recorded(fixture_program(program), work, "100", atleast=2)
+    points = [point_of(event) for event in in_code(recording)]
+    assert any(point.pieces[-1:] and point.pieces[-1].form == Form.CALL for point in points)
+
+
 def test_a_string_instruction_is_not_interrupted_in_its_middle(fixture_program: Fixture) -> None:
     recorded(fixture_program("spin_signals-O2"), "copy", "600", atleast=2)
 
@@ -115,6 +126,39 @@ def test_an_interpreter_that_computes(tmp_path: Path) -> None:
     recording = record(["python3", "-c", PYTHON])
     assert recording.returncode == 0, recording
     assert len(in_code(recording)) >= 3
+    # Where no jump can be put every pass is a stop, and there are half a million of them.
+    assert all(point_of(event).code for event in in_code(recording))
+    assert_faithful(recording.trace)
+
+
+SLOW_RECORDING = """
+import os, signal, time
+seen = []
+signal.signal(signal.SIGALRM, lambda sig, frame: seen.append(frame.f_lasti))
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+for n in range(10):
+    os.getppid()
+    os.read(os.open("/dev/zero", os.O_RDONLY), 10)
+    time.sleep(0.002)
+for n in range(30000):
+    seen = seen[-100:]
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(seen) > 0)
+"""
+
+
+@pytest.mark.parametrize("program", ["spin", "python"])
+def test_a_timer_faster_than_its_handler_is_recorded(
+    fixture_program: Fixture, program: str
+) -> None:
+    # A checksum after every event takes longer than the timer's 3 ms. Between two signals the
+    # program has to get somewhere: out of the handler, beyond the call that the signal came before.
+    spin = [fixture_program("spin_signals"), "hash", "100"]
+    argv = spin if program == "spin" else [sys.executable, "-S", "-E", "-c", SLOW_RECORDING]
+    recording = record(argv, options=("-q", "--checksum=1"))
+    assert recording.returncode == 0, recording
+    alarms = [e for e in events_of(recording.trace) if e.kind == EventKind.SIGNAL and e.nr == 14]
+    assert len(alarms) >= 3
     assert_faithful(recording.trace)
 
 
@@ -183,7 +227,22 @@ def test_a_loop_that_never_comes_there_is_given_up(
     done = verify(forged, timeout=200)
     assert done.returncode not in (0, 1), done
     assert "was not found" in done.stderr, done
+    assert "closest was a pass that differs in memory of 0x" in done.stderr, done
     assert time.monotonic() - begin < 150
+
+
+def test_where_no_jump_can_be_put_every_pass_is_looked_at(
+    fixture_program: Fixture, tmp_path: Path
+) -> None:
+    # A pass of this loop takes half a millisecond.
+    recording = record([fixture_program("spin_signals-O2"), "repeat", "400"])
+    assert in_code(recording)
+    assert_faithful(recording.trace)
+
+    def change(point: Point) -> Point:
+        return Point(**{**point.__dict__, "code": b"", "pieces": ()})
+
+    assert_faithful(with_point(recording, tmp_path / "forged.srl", change))
 
 
 @pytest.mark.parametrize("damage", ["cut", "rest", "lead"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,10 +12,16 @@ from sysrift.trace.schema import PointSegment
 
 U64, U32 = st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1)
 
-pieces = st.lists(
-    st.builds(Piece, st.integers(5, 15), st.sampled_from([int(form) for form in Form]), st.just(1)),
-    max_size=5,
-).map(tuple)
+
+def pieces_of(forms: set[Form], most: int) -> st.SearchStrategy[list[Piece]]:
+    form = st.sampled_from(sorted(int(form) for form in forms))
+    return st.lists(st.builds(Piece, st.integers(5, 15), form, st.just(1)), max_size=most)
+
+
+# A call is the last of them, if any is.
+pieces = st.tuples(pieces_of({*Form} - {Form.CALL}, 4), pieces_of({*Form}, 1)).map(
+    lambda parts: (*parts[0], *parts[1])
+)
 
 
 @st.composite
@@ -54,3 +61,17 @@ def test_points_come_back_and_have_the_schemas_bytes(point: Point) -> None:
         }
     )
     assert built == packed
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (Piece(5, Form.CALL, 1), Piece(3, Form.PLAIN, 0)),  # it would return to the wrong place
+        (Piece(5, Form.CALL, 2),),  # a displacement that ends behind it
+        (Piece(5, 9, 0),),
+    ],
+)
+def test_impossible_instructions_are_refused(parts: tuple[Piece, ...]) -> None:
+    length = sum(piece.length for piece in parts)
+    with pytest.raises(ValueError):
+        unpack(pack(Point(code=bytes(length), pieces=parts)))
