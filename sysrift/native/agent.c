@@ -27,14 +27,15 @@ struct registers {
 
 /* Of a site; its trampoline hands over where it is. */
 struct descriptor {
-    u64 back; /* the address behind the syscall instruction */
-    u32 id;
-    u32 unused;
+    u64 back;   /* the address behind the syscall instruction */
+    u64 resume; /* where to go on: there, or at a copy of the instructions there */
+    u64 id, unused;
 };
 
 struct control {
     u64 saved_rsp;
     u32 stop, unused;
+    u64 resume;
     volatile u32 attention; /* the recorder wants to be asked before the next call, and after it */
     u32 trap_at;            /* ... and behind the record of this number */
     u32 reason;             /* of a handover */
@@ -46,6 +47,10 @@ struct control {
     u32 crc; /* of what the call at hand was given */
     u32 ranges, until_clock, crc_ready;
     u64 previous_us;
+    u32 remapped, owned;  /* how often memory was mapped or unmapped here; how many are in `own` */
+    struct {
+        u64 start, end;
+    } own[MAX_OWN]; /* anonymous memory that was mapped here */
 };
 
 enum { REASON_NONE, REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REASON_LARGE };
@@ -53,7 +58,7 @@ enum { REASON_NONE, REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REA
 enum { SOURCE_FIXED, SOURCE_ARGUMENT, SOURCE_RESULT, SOURCE_STRING };
 enum { WIDTH_S32, WIDTH_U32, WIDTH_U64, WIDTH_CONSTANT };
 enum { SUCCESS = 1, INTERRUPTED = 2, FAILED = 4, INPUT = 8 };
-enum { ROW_VALID = 1, ROW_BLOCKS = 2, ROW_PATH = 4, ROW_COMMANDS = 8 };
+enum { ROW_VALID = 1, ROW_BLOCKS = 2, ROW_PATH = 4, ROW_COMMANDS = 8, ROW_MAPS = 16 };
 
 struct item {
     u8 argument, unused, source, width, operand, outcomes, limit_width, limit_operand;
@@ -107,7 +112,7 @@ enum { EFAULT = 14, EINTR = 4, MAX_RW_COUNT = 0x7ffff000 };
 
 #define CONTROL ((struct control *)AGENT_CONTROL)
 #define ROWS ((const struct row *)AGENT_ROWS)
-#define RANGES ((const struct range *)AGENT_RANGES)
+#define RANGES ((struct range *)AGENT_RANGES)
 #define RECORDS ((struct record *)AGENT_RECORDS)
 #define SEGMENTS ((struct segment *)AGENT_SEGMENTS)
 #define PAYLOAD ((u8 *)AGENT_PAYLOAD)
@@ -202,6 +207,60 @@ static int in_range(u64 address, s64 length) {
     return address && length > 0 && address + length <= ADDRESS_END;
 }
 
+/* Anonymous private memory comes and goes without the recorder, which allocators do much. */
+enum { NR_MMAP = 9, NR_MUNMAP = 11, PROT_READ_WRITE = 3 };
+enum { MAP_PLAIN = 0x22, MAP_HARMLESS = 0x24000 }; /* PRIVATE ANONYMOUS; NORESERVE, STACK */
+
+static int is_plain_mapping(u64 nr, const u64 *args) {
+    struct control *c = CONTROL;
+    if (nr == NR_MMAP)
+        return !args[0] && args[2] == PROT_READ_WRITE && (args[3] & ~MAP_HARMLESS) == MAP_PLAIN &&
+               c->owned < MAX_OWN && c->ranges < MAX_RANGES;
+    for (u32 i = 0; i < c->owned; i++)
+        if (args[0] == c->own[i].start && args[0] + ((args[1] + 4095) & ~4095UL) == c->own[i].end)
+            return c->ranges < MAX_RANGES;
+    return 0;
+}
+
+static void insert_range(u32 at, u64 start, u64 end) {
+    for (u32 i = CONTROL->ranges++; i > at; i--) RANGES[i] = RANGES[i - 1];
+    RANGES[at].start = start;
+    RANGES[at].end = end;
+}
+
+static void note_mapped(u64 start, u64 end) {
+    struct control *c = CONTROL;
+    u32 at = 0;
+    while (at < c->ranges && RANGES[at].start < start) at++;
+    insert_range(at, start, end | 1);
+    c->own[c->owned].start = start;
+    c->own[c->owned++].end = end;
+    c->remapped++;
+}
+
+static void note_unmapped(u64 start, u64 end) {
+    struct control *c = CONTROL;
+    for (u32 i = 0; i < c->owned; i++)
+        if (c->own[i].start == start) c->own[i] = c->own[--c->owned];
+    for (u32 at = 0; at < c->ranges; at++) {
+        struct range *range = &RANGES[at];
+        u64 last = range->end & ~1UL, writable = range->end & 1;
+        if (last <= start || range->start >= end) continue;
+        if (range->start >= start && last <= end) { /* all of it */
+            c->ranges--;
+            for (u32 i = at; i < c->ranges; i++) RANGES[i] = RANGES[i + 1];
+            at--;
+        } else if (range->start < start && last > end) { /* out of its middle */
+            insert_range(at + 1, end, last | writable);
+            RANGES[at].end = start | writable;
+        } else if (range->start < start)
+            range->end = start | writable;
+        else
+            range->start = end;
+    }
+    c->remapped++;
+}
+
 struct part {
     u32 segments, payload;
 };
@@ -245,6 +304,7 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         row = &ROWS[commands->each[i].row];
     }
     if (c->records >= MAX_RECORDS || c->segments + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
+    if (row->flags & ROW_MAPS && !is_plain_mapping(r->rax, args)) return handover(REASON_ROW);
     part.segments = c->segments;
     part.payload = c->payload;
 
@@ -311,6 +371,13 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         outcome = result == -EINTR || (result <= -512 && result >= -516) ? INTERRUPTED : FAILED;
     }
     if (row->flags & ROW_BLOCKS) c->until_clock = 0;
+    if (row->flags & ROW_MAPS && outcome == SUCCESS) {
+        u64 length = (args[1] + 4095) & ~4095UL;
+        if (r->rax == NR_MMAP)
+            note_mapped(result, result + length);
+        else
+            note_unmapped(args[0], args[0] + length);
+    }
     for (int i = 0; i < row->count; i++) {
         const struct item *item = &row->items[i];
         u64 address = args[item->argument];
@@ -342,5 +409,6 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     c->phase = 0;
     r->rax = result;
     r->rcx = site->back;
+    c->resume = site->resume;
     return c->attention || c->records == c->trap_at ? STOP_MADE : 0;
 }

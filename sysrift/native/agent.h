@@ -17,6 +17,7 @@
 #define MAX_SEGMENTS 16384
 #define MAX_PAYLOAD 0x100000
 #define MAX_RANGES 1024
+#define MAX_OWN 64
 #define MAX_ROWS 512 /* of system calls; as many more for commands of multiplexed ones */
 
 /* struct registers of the call at hand */
@@ -25,6 +26,7 @@
 /* struct control */
 #define SAVED_RSP 0
 #define STOP 8
+/* resume is at 16: agent.ld */
 
 /* Why the agent stops for the recorder: a call that it leaves to it; one that it made; one of which it
    cannot say what it wrote. */

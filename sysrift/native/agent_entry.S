@@ -63,7 +63,7 @@ agent_tail:                              /* eax: whether to go on, or why to sto
     mov SAVED_RSP(%r11), %rsp
     movabs $AGENT_STACK_TOP - 8, %r11
     mov (%r11), %r11                     /* the flags, as the call would have left them there */
-    jmp *%rcx
+    jmp *agent_resume(%rip)             /* control.resume */
 
     /* Stop for the recorder, by the one signal that a program can neither block, catch nor ignore
      * (an int3 would reset the handler of a program that blocks SIGTRAP). It takes the program's

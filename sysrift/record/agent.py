@@ -41,6 +41,8 @@ class Agent:
         self._time = 0  # of that event, microseconds
         self._maps: list[Mapping] = []
         self._ranges = b""
+        self._remapped = False
+        self._remapped_times = 0
         self.rows = Rows(tracee.write)
         self._dispatching = False
         sites.remote_syscall = self.remote_syscall
@@ -72,10 +74,16 @@ class Agent:
         """The agent of a forked process, in whose memory it is already."""
         other = Agent(tracee, self.code, self.sites.copy(tracee), task)
         other._taken, other._time, other.last_nr = self._taken, self._time, self.last_nr
+        other._remapped, other._remapped_times = self._remapped, self._remapped_times
         other._maps, other._ranges = list(self._maps), self._ranges
         other.rows = self.rows.copy(tracee.write)
         other.set("task", task)
         return other
+
+    @property
+    def has_remapped(self) -> int:
+        """How often the agent has mapped or unmapped memory."""
+        return self._remapped_times
 
     # -- the control page -----------------------------------------------------------------------
 
@@ -133,6 +141,9 @@ class Agent:
                 break
         else:
             return 0
+        if control.remapped != self._remapped_times:
+            self._remapped, self._remapped_times = True, control.remapped
+            self._maps = []
         records, segments, payload = self._taken
         count = control.records - records
         if count <= 0:
@@ -186,10 +197,17 @@ class Agent:
     def look_at_memory(self) -> bool:
         """Tell the agent which memory there is; False when it knew that already."""
         self._maps = read_maps(self.tracee.pid)
+        if self._remapped:
+            self._remapped, self._ranges = False, b""
         return self._tell_ranges()
 
     def memory_changed(self, start: int, end: int) -> None:
         """Something was unmapped, or mapped anew, or protected."""
+        self.set("owned", 0)
+        if self._remapped:
+            # The agent has mapped memory by itself: what is known here is old.
+            self.look_at_memory()
+            return
         kept = [m for m in self._maps if m.end <= start or end <= m.start]
         if len(kept) < len(self._maps):
             self._maps = kept
@@ -197,6 +215,7 @@ class Agent:
 
     def forget_memory(self) -> None:
         """Anything may have changed."""
+        self.set("owned", 0)
         self._maps = []
         self._tell_ranges()
 

@@ -14,7 +14,7 @@ from sysrift.native import AGENT_END, AGENT_START
 
 CODE = AGENT_START
 CODE_SIZE = 0x4000
-SITES, SITE_COUNT = AGENT_START + 0x8000, 0x800
+SITES, SITE_COUNT = AGENT_START + 0x8000, 0x400
 CONTROL = AGENT_START + 0x10000
 STACK_TOP = AGENT_START + 0x18000
 RANGES, RANGE_COUNT = AGENT_START + 0x1A000, 1024
@@ -29,7 +29,7 @@ _SAVED = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r9", "r8", "r10", "rdi", "r
 SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumerate(_SAVED))
 """(register, address) of what the agent keeps of the program while it deals with a call."""
 
-DESCRIPTOR = struct.Struct("<QII")
+DESCRIPTOR = struct.Struct("<4Q")
 RANGE = struct.Struct("<QQ")
 
 
@@ -40,6 +40,7 @@ class Control(ctypes.LittleEndianStructure):
         ("saved_rsp", ctypes.c_uint64),
         ("stop", ctypes.c_uint32),
         ("unused", ctypes.c_uint32),
+        ("resume", ctypes.c_uint64),
         ("attention", ctypes.c_uint32),
         ("trap_at", ctypes.c_uint32),
         ("reason", ctypes.c_uint32),
@@ -57,6 +58,8 @@ class Control(ctypes.LittleEndianStructure):
         ("until_clock", ctypes.c_uint32),
         ("crc_ready", ctypes.c_uint32),
         ("previous_us", ctypes.c_uint64),
+        ("remapped", ctypes.c_uint32),
+        ("owned", ctypes.c_uint32),
     ]
 
     saved_rsp: int
@@ -77,6 +80,8 @@ class Control(ctypes.LittleEndianStructure):
     ranges: int
     until_clock: int
     previous_us: int
+    remapped: int
+    owned: int
 
     @staticmethod
     def address(field: str) -> int:

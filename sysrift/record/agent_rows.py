@@ -19,7 +19,7 @@ _ROW = struct.Struct("<BBB5x")
 _ITEM = struct.Struct("<8B6I")
 _MOST_ITEMS = 7
 
-_VALID, _BLOCKS, _PATH, _HAS_COMMANDS = 1, 2, 4, 8
+_VALID, _BLOCKS, _PATH, _HAS_COMMANDS, _MAPS = 1, 2, 4, 8, 16
 _SUCCESS, _INTERRUPTED, _FAILED, _INPUT = 1, 2, 4, 8
 _OUTCOMES = {
     When.SUCCESS: _SUCCESS,
@@ -50,6 +50,7 @@ _NOT_IN_THE_AGENT = {
 
 _WITH_COMMANDS = {NAMES[name] for name in ("fcntl", "ioctl", "futex")}
 _REFUSED_COMMANDS = {(NAMES["ioctl"], USERFAULTFD_IOC_NEW)}
+_MAPPING = {NAMES["mmap"], NAMES["munmap"]}  # plain anonymous memory only: the agent looks
 _COMMANDS = struct.Struct("<BBBBI")
 _COMMAND = struct.Struct("<II")
 _MOST_COMMANDS = 31
@@ -133,6 +134,8 @@ class Rows:
 def _is_for_agent(row: Row) -> bool:
     if not 0 <= row.nr < ROW_COUNT or row.nr in _NOT_IN_THE_AGENT:
         return False
+    if row.nr in _MAPPING:
+        return True
     if row.replay_class is not ReplayClass.EMULATE:
         return False
     if row.nr in _WITH_COMMANDS:
@@ -152,7 +155,8 @@ def _packed(row: Row, plan: Plan) -> bytes | None:
     items = [_item(effect) for effect in (*strings, *others)]
     if len(items) > _MOST_ITEMS:
         return None
-    flags = _VALID | (_BLOCKS if row.blocks else 0) | (_PATH if strings else 0)
+    flags = _MAPS if row.nr in _MAPPING else 0
+    flags |= _VALID | (_BLOCKS if row.blocks else 0) | (_PATH if strings else 0)
     head = _ROW.pack(flags, len(items), len(row.arguments))
     return (head + b"".join(items)).ljust(ROW_SIZE, b"\0")
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _SYS_USER_DISPATCH = 2  # si_code of SIGSYS (include/uapi/asm-generic/siginfo.h)
 _PR_SET_SYSCALL_USER_DISPATCH = 59
 _NR_PRCTL, _NR_MMAP, _NR_BRK = NAMES["prctl"], NAMES["mmap"], NAMES["brk"]
+_NR_RT_SIGRETURN = NAMES["rt_sigreturn"]
 _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
@@ -99,10 +100,14 @@ class FastPath:
 
     def take(self) -> bool:
         """Put what the agent has recorded into the trace. The process may be running."""
+        before = self.agent.has_remapped
         try:
             return bool(self.agent.take(self._recorder.writer))
         except ProcessLookupError:
             return False
+        finally:
+            if self.agent.has_remapped != before:
+                self._recorder.reached.writable.forget()
 
     def ask(self, wanted: bool) -> None:
         """Have the agent stop at the next boundary, or not."""
@@ -254,6 +259,7 @@ class FastPath:
 
     def _boundary(self, registers: Registers) -> None:
         self.ask(False)
+        self.agent.sites.give_up_wide(registers.rip)
         self._recorder.stands_at(registers.rip, registers.rsp)
 
     def _follow(self, registers: Registers, address: int) -> None:
@@ -261,7 +267,7 @@ class FastPath:
         site = self.agent.sites.at(address)
         if site is not None and site.hole:
             self.agent.sites.lift(site)
-            self._lifted = site
+            self._lifted = site  # (a wide one is not put back)
         registers.rip, registers.orig_rax = address, NO_SYSCALL
         self._recorder.tracee.set_registers(registers)
         self.agent.dispatch(False)
@@ -279,6 +285,8 @@ class FastPath:
         if not -4096 < result < 0:
             self._memory_call(nr, args, result)
         recorder = self._recorder
+        if nr == _NR_RT_SIGRETURN:
+            self.agent.sites.give_up_wide(recorder.tracee.registers().rip)
         if nr == _NR_PRCTL and args[0] & 0xFFFFFFFF == _PR_SET_SYSCALL_USER_DISPATCH:
             self.agent.forget_dispatch()
             self.leave()
@@ -370,7 +378,7 @@ class FastPath:
     def _made(self, registers: Registers) -> None:
         """Right behind a call that the agent has made, as it was asked to."""
         recorder = self._recorder
-        registers.rip = registers.rcx
+        registers.rip = registers.rcx  # (site + 2, also where the site is wide)
         registers.orig_rax = NO_SYSCALL
         if signed(registers.rax) in RESTARTS:
             nr = self.agent.last_nr & MASK
@@ -397,6 +405,7 @@ class FastPath:
         registers.orig_rax = call.nr & MASK if control.result in RESTARTS else NO_SYSCALL
         recorder.tracee.set_registers(registers)
         self.ask(False)
+        self.agent.sites.give_up_wide(registers.rip)
         recorder.finish_call(call, registers.rip, registers.rsp, control.result)
         self.look_at_limits()
         recorder.go_on_from_boundary()

@@ -5,6 +5,10 @@ A site is two bytes, which is a short jump: to five bytes of padding nearby that
 and from there to the site's trampoline. So nothing but the `syscall` itself is displaced: a jump to
 the instruction behind it, and a return there from a signal handler, find what they always found.
 (462 of the 526 sites of Debian 12's C library have such padding within reach.)
+
+Where there is none, a *wide* site takes five bytes, when the instructions behind the `syscall` work
+on registers only and nothing jumps to them; they are executed behind the trampoline. Whatever else
+might bring the program there (a signal at the end of a call) makes it what it was, for good.
 """
 
 from __future__ import annotations
@@ -23,9 +27,10 @@ _REACH = 128  # of a short jump, from behind it
 _BEFORE = 256  # bytes decoded ahead of what is looked at, to be in step with the instructions
 _STARTS = (0, 1, 2, 3, 5)
 _LONGEST = 15
+_FUNCTION = 2048  # bytes before and behind a site that may jump to it
 _NEAR = 0x7000_0000  # of a jump with 32 bits, with something to spare
 _PAGE = 4096
-_TRAMPOLINE = 32
+_TRAMPOLINE = 64
 _TRAMPOLINE_CODE = struct.Struct("<2sQ2sQ3s")
 _NR_MMAP, _NR_MUNMAP = NAMES["mmap"], NAMES["munmap"]
 _READ_EXECUTE = 5
@@ -46,6 +51,7 @@ class Site(NamedTuple):
     displaced: bytes = b""
     """What was there."""
     trampoline: int = 0
+    wide: bool = False
 
     @property
     def long_jump(self) -> bytes:
@@ -55,6 +61,7 @@ class Site(NamedTuple):
     @property
     def descriptor(self) -> int:
         """The address of the site's `struct descriptor`."""
+        # (`hole` is the site itself where it is wide.)
         return SITES + self.id * DESCRIPTOR.size
 
     @property
@@ -133,31 +140,42 @@ class Sites:
             self._next_id += 1
             self.addresses.append(address)
             self._sites[address] = site
-            self._tracee.write(site.descriptor, DESCRIPTOR.pack(address + 2, site.id, 0))
+            self._describe(site, address + 2)
         calls = self._calls[address] = self._calls.get(address, 0) + 1
         if calls >= PATCH_AT and not site.hole and address not in self._never:
             site = self._patched(site, mapping, taken)
         return site
 
+    def _describe(self, site: Site, resume: int) -> None:
+        fields = DESCRIPTOR.pack(site.address + 2, resume, site.id, 0)
+        self._tracee.write(site.descriptor, fields)
+
     def _patched(self, site: Site, mapping: Mapping | None, taken: list[Mapping]) -> Site:
         fit = mapping is not None and not mapping.shared and mapping.prot & 6 == 4
-        hole = None
-        if fit and mapping is not None and (mapping.is_file or mapping.name == "[vdso]"):
-            hole = find_hole(self._tracee.read_some, site.address, mapping, self._used_holes())
-        trampoline = None if hole is None else self._trampoline(site, taken)
-        if hole is None or trampoline is None:
+        if not fit or mapping is None or not (mapping.is_file or mapping.name == "[vdso]"):
             self._never.add(site.address)
             return site
-        displaced = self._tracee.read_own(hole, _JUMP)
-        patched = site._replace(hole=hole, displaced=displaced, trampoline=trampoline)
-        self._patch(patched)
+        read = self._tracee.read_some
+        hole = find_hole(read, site.address, mapping, self._used_holes())
+        behind = find_movable(read, site.address, mapping) if hole is None else b""
+        trampoline = None
+        if hole is not None or behind:
+            trampoline = self._trampoline(site, taken, behind)
+        if trampoline is None:
+            self._never.add(site.address)
+            return site
+        wide = hole is None
+        at = site.address if hole is None else hole
+        displaced = self._tracee.read_own(at, _JUMP)
+        patched = site._replace(hole=at, displaced=displaced, trampoline=trampoline, wide=wide)
         self._sites[site.address] = patched
+        self._patch(patched)
         return patched
 
     def _used_holes(self) -> list[int]:
         return [site.hole for site in self._sites.values() if site.hole]
 
-    def _trampoline(self, site: Site, taken: list[Mapping]) -> int | None:
+    def _trampoline(self, site: Site, taken: list[Mapping], behind: bytes) -> int | None:
         zone = next((z for z in self._zones if _fits(z, site.address)), None)
         if zone is None:
             address = self._map_near(site.address, taken)
@@ -171,6 +189,12 @@ class Sites:
         code = _TRAMPOLINE_CODE.pack(
             b"\x48\xb9", site.descriptor, b"\x49\xbb", self._entry, b"\x41\xff\xe3"
         )
+        if behind:
+            # What the agent goes on at: the displaced instructions, and the jump back.
+            resume = at + len(code)
+            back = site.address + 2 + len(behind) - (resume + len(behind) + _JUMP)
+            code += behind + b"\xe9" + struct.pack("<i", back)
+            self._describe(site, resume)
         self._tracee.write(at, code)
         return at
 
@@ -193,12 +217,23 @@ class Sites:
 
     def lift(self, site: Site) -> None:
         """Put the `syscall` instruction back for a moment, for a call that the recorder follows."""
+        self.give_up_wide(site.address)
+        site = self._sites.get(site.address, site)
         if site.hole:
             self._tracee.write(site.address, SYSCALL)
 
+    def give_up_wide(self, address: int) -> None:
+        """The program is, or will be, at a site: one that is wide is patched no more."""
+        for site in list(self._sites.values()):
+            if site.wide and site.address <= address < site.address + _JUMP:
+                self._restore(site)
+                self._never.add(site.address)
+                self._unpatched(site)
+
     def put_back(self, site: Site) -> None:
         """Undo `lift`, if the memory is still there."""
-        if site.hole:
+        site = self._sites.get(site.address, site)
+        if site.hole and not site.wide:
             try:
                 self._tracee.write(site.address, site.short_jump)
             except BadAddress:
@@ -212,18 +247,25 @@ class Sites:
                 if restore:
                     self._restore(site)
                     self._never.add(site.address)
-                    self._sites[site.address] = site._replace(hole=0)
+                    self._unpatched(site)
                 elif holed and not start <= site.address < end:
                     self._restore(site)
-                    self._sites[site.address] = site._replace(hole=0)
+                    self._unpatched(site)
                 else:
                     del self._sites[site.address]
                     self._calls.pop(site.address, None)
                     self._never.discard(site.address)
 
+    def _unpatched(self, site: Site) -> None:
+        self._describe(site, site.address + 2)
+        self._sites[site.address] = Site(site.address, site.id)
+
     def _restore(self, site: Site) -> None:
         if site.hole:
-            for address, data in ((site.address, SYSCALL), (site.hole, site.displaced)):
+            patches = [(site.hole, site.displaced)]
+            if not site.wide:
+                patches.append((site.address, SYSCALL))
+            for address, data in patches:
                 try:
                     self._tracee.write(address, data)
                 except BadAddress:
@@ -245,7 +287,8 @@ class Sites:
 
     def _patch(self, site: Site) -> None:
         self._tracee.write(site.hole, site.long_jump)
-        self._tracee.write(site.address, site.short_jump)
+        if not site.wide:
+            self._tracee.write(site.address, site.short_jump)
 
     def unmap(self) -> None:
         """Unmap the trampolines; no site may be patched any more."""
@@ -302,3 +345,36 @@ def _padding(code: bytes, address: int, site: int) -> list[int]:
             run = (0, 0)
         dead = instruction.flow_control in ends
     return found if site in starts else []
+
+
+def find_movable(read: Callable[[int, int], bytes], site: int, mapping: Mapping) -> bytes:
+    """The instructions behind the `syscall` at `site` that a jump of five bytes displaces.
+
+    Empty when they cannot be moved: they use memory or the instruction pointer, or something nearby
+    jumps to one of them.
+    """
+    from iced_x86 import Decoder, FlowControl, OpKind
+
+    first = max(mapping.start, site - _FUNCTION)
+    code = read(first, min(mapping.end, site + _FUNCTION) - first)
+    behind = code[site + 2 - first : site + 2 - first + 2 * _LONGEST]
+    length = 0
+    for instruction in Decoder(64, behind, ip=site + 2):
+        kinds = {instruction.op_kind(n) for n in range(instruction.op_count)}
+        if instruction.flow_control != FlowControl.NEXT or OpKind.MEMORY in kinds:
+            return b""
+        length += instruction.len
+        if length >= _JUMP - 2:
+            break
+    else:
+        return b""
+    inside = range(site + 1, site + 2 + length)
+    in_step = 0
+    for start in _STARTS:
+        starts = set()
+        for instruction in Decoder(64, code[start:], ip=first + start):
+            starts.add(instruction.ip)
+            if instruction.near_branch_target in inside:
+                return b""
+        in_step += site in starts
+    return behind[:length] if in_step >= 2 else b""
