@@ -68,7 +68,7 @@ class AttachedRecorder(Recorder):
         with hurry():
             self._take_over(waited)
         self.writer.trim_space()
-        self._go_on()
+        self.go_on()
         self.recording.began(time.monotonic() - begun)
 
     def _await_continuation(self) -> None:

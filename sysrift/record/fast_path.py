@@ -68,6 +68,7 @@ class FastPath:
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
         """At a syscall-exit-stop: the program gets the agent, if it can have one."""
         agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
+        recorder.adopt_held_signals()
         if agent is None:
             return None
         try:
@@ -77,6 +78,7 @@ class FastPath:
             return None
         fast = cls(recorder, agent)
         fast.look_at_limits()
+        fast._look_at_files()
         return fast
 
     def born(self, child: Recorder) -> FastPath:
@@ -123,6 +125,11 @@ class FastPath:
         taken = at.MAX_RECORDS - self.agent.room
         due = every - self._recorder.writer.number(self._recorder.id) % every
         self.agent.set("trap_at", taken + due if due <= self.agent.room else 0)
+
+    def _look_at_files(self) -> None:
+        """What changes mapped files is the recorder's affair."""
+        files = self._recorder.mapped_files
+        self.agent.rows.leave_out(_WRITERS if files else _NONE)
 
     # -- stops ----------------------------------------------------------------------------------
 
@@ -245,7 +252,8 @@ class FastPath:
         if not site.hole:
             registers.rcx, registers.rip = site.descriptor, agent.code.entry
         recorder.tracee.set_registers(registers)
-        recorder.resume()
+        recorder.adopt_held_signals()
+        recorder.go_on()
 
     def _stands_before(self, registers: Registers) -> bool:
         """The program is about to make a call: signals that wait come here, and it may leave."""
@@ -295,7 +303,7 @@ class FastPath:
         else:
             if recorder.mapped_files and nr in _UNMAPPING:
                 recorder.mapped_files.prune(recorder.tracee)
-            self.agent.rows.leave_out(_WRITERS if recorder.mapped_files else _NONE)
+            self._look_at_files()
             self.following = False
             if self._lent:
                 self._lent = False
@@ -443,6 +451,7 @@ class FastPath:
             self._get_out()
         self.take()
         self.agent.remove(able=not recorder.filtered)
+        recorder.adopt_held_signals()
         recorder.fast = None
 
     def _get_out(self) -> None:

@@ -185,7 +185,7 @@ class Recorder:
             status = self.tracee.wait()
         self.is_stopped = True
         self._add_image(self._new_program(0))
-        self._go_on()
+        self.go_on()
 
     def begin_born(self) -> None:
         """The first stop of a process that another one made: it returns from that call too."""
@@ -215,7 +215,7 @@ class Recorder:
         else:
             self._log(born, 0)
         self._remember_boundary()
-        self._go_on()
+        self.go_on()
 
     def _log_with_image(self, call: Call, result: int) -> None:
         """Put a call into the trace that changed memory as no rule tells: with all that is there.
@@ -258,7 +258,7 @@ class Recorder:
                 self._consider_agent(stop.result)
         else:
             return  # killed, and stopped again for its exit: waitpid tells
-        self._go_on()
+        self.go_on()
 
     def _consider_agent(self, result: int) -> None:
         """After a call: a program that makes many of them gets the agent."""
@@ -289,7 +289,8 @@ class Recorder:
         except OSError:
             pass
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """Let the process run, unless it is to be let go; see that signals do not wait too long."""
         self._leave_if_asked()
         if self.held:
             self._watch_held()
@@ -304,12 +305,18 @@ class Recorder:
         self._exit_ip, self._exit_sp = ip, sp
         self.at_boundary, self._left_handler = True, False
 
+    def adopt_held_signals(self) -> None:
+        """Signals that came while a system call was made for the tracee wait like others."""
+        for sig, siginfo in self.tracee.held_signals:
+            self.held.hold(sig, siginfo)
+        self.tracee.held_signals.clear()
+
     def go_on_from_boundary(self) -> None:
         """Go on, with the signals that have waited for a place like this."""
         if self.held:
             self._search.forget()
             self._requeue_held()
-        self._go_on()
+        self.go_on()
 
     def finish_call(self, call: Call, ip: int, sp: int, result: int) -> None:
         """Log a call, at its end, that had no syscall-stops."""
@@ -365,9 +372,7 @@ class Recorder:
         settle_lazy_binding(tracee)
         for remark in self.leaks.close(tracee, able=not self.filtered):
             self.note(remark, remark)
-        for sig, siginfo in tracee.held_signals:
-            self.held.hold(sig, siginfo)
-        tracee.held_signals.clear()
+        self.adopt_held_signals()
         taken = image.capture(tracee, event, self, self.writer.add_data)
         self._remember_boundary()
         self._calls = 0
@@ -661,7 +666,7 @@ class Recorder:
             siginfo = original
             tracee.set_siginfo(original)
         if not at_boundary and registers.rip != self._in_code_at and self.held.has(sig):
-            self._go_on()  # without a call since, what it does is what the held one does
+            self.go_on()  # without a call since, what it does is what the held one does
             return
         action = action_of(tracee.pid, sig)
         if action in (Action.IGNORE, Action.STOP):
@@ -674,7 +679,7 @@ class Recorder:
             self._deliver(sig, siginfo, registers, flags, action)
             return
         self.held.hold(sig, siginfo)
-        self._go_on()
+        self.go_on()
 
     _left_handler = False
     """Whether the boundary at hand is a return from a handler (rt_sigreturn)."""
@@ -694,7 +699,7 @@ class Recorder:
             self._point = pack(point)
             self._in_code_at = self.tracee.registers().rip
             self._requeue_held()
-            self._go_on()
+            self.go_on()
 
     def _wait_in_code(self) -> None:
         """Others that share memory wait: the turn ends in the midst of a computation."""
@@ -713,7 +718,7 @@ class Recorder:
         """
         if not self._search.has_looked:
             self._search.look()
-            self._go_on()
+            self.go_on()
             return None
         if self.fast is None:
             outcome = self._search.choose()
@@ -725,7 +730,7 @@ class Recorder:
         if outcome.status is not None:
             self.on_stop(outcome.status)
         elif outcome.point is None:
-            self._go_on()
+            self.go_on()
         return outcome.point
 
     def _goes_on_in_code(self, point: bytes) -> None:
@@ -749,7 +754,7 @@ class Recorder:
             (0,) * 6,
             segments,
         )
-        self._go_on()
+        self.go_on()
 
     def _deliver(
         self,
@@ -799,7 +804,7 @@ class Recorder:
         ]
         self._log_signal(sig, flags, Delivery.HANDLER, registers, segments)
         self._remember_boundary()
-        self._go_on()
+        self.go_on()
 
     def _log_signal(
         self,
@@ -903,8 +908,7 @@ class Recorder:
         open_leaks(tracee, self.leaks, able)
         if able:
             make_dumpable(tracee, self.dumpable)
-        for sig, siginfo in tracee.held_signals:
-            self.held.hold(sig, siginfo)
+        self.adopt_held_signals()
         if self.affinity and self.cpu >= 0:
             os.sched_setaffinity(tracee.pid, self.affinity)
         self.held.requeue(tracee.pid)
