@@ -16,7 +16,6 @@ from pathlib import Path
 
 import gdb
 from sysrift.errors import ReplayError, SysRiftError
-from sysrift.image import BadAddress
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
@@ -30,6 +29,8 @@ from sysrift.views.processes import find_process, most_interesting
 from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
+from sysrift_gdb.debug_traps import INT3, DebugTraps, back_onto_breakpoint
+from sysrift_gdb.in_code import EventsInCode
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
 from sysrift_gdb.line_steps import (
     Line,
@@ -38,6 +39,7 @@ from sysrift_gdb.line_steps import (
     line_at,
     returned_to,
 )
+from sysrift_gdb.point_trap import CALL
 from sysrift_gdb.signals import SignalTable
 
 _CHUNK = 2000
@@ -47,7 +49,7 @@ _NR_GETPID = 39
 _EXECUTES = (59, 322)
 """execve and execveat."""
 
-_TRAP_AGAIN = signal.SIGILL
+_TRAP_AGAIN = CALL
 """What a SIGTRAP of the program's own is turned into, see `on_signal_stop`."""
 
 
@@ -84,6 +86,8 @@ class Replay:
             raise
         try:
             self.engine = Engine(self.trace, self.tracee)
+            self.traps = DebugTraps(self.tracee)
+            self._in_code = EventsInCode(self)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -91,6 +95,7 @@ class Replay:
             self.signals = SignalTable()
             self.catchpoints.ensure()
             self.catchpoints.enable_again(enabled)
+            self._in_code.watch()
         except BaseException:
             self.trace.close()
             console.quietly("kill")
@@ -163,6 +168,7 @@ class Replay:
         if not killed and self._alive():
             console.quietly("kill")
         self.catchpoints.remove()
+        self._in_code.trap.remove()
         self.signals.restore()
         for name, value in self._previous_settings.items():
             text = value if isinstance(value, str) else "on" if value else "off"
@@ -178,10 +184,15 @@ class Replay:
 
     def on_syscall_stop(self) -> bool:
         """GDB stopped for a system call; returns whether the user should see the stop."""
+        shown = self._on_syscall_stop()
+        self._in_code.watch()
+        return shown
+
+    def _on_syscall_stop(self) -> bool:
         operation = self.tracee.stop_operation()
         self._entered = operation == pt.SYSCALL_INFO_ENTRY
         if not self._entered:
-            return self._finish_kept()
+            return not self.traps.leave() and self._finish_kept()
         registers = self.tracee.registers()
         if signed(registers.orig_rax) == -1:
             return False
@@ -208,33 +219,46 @@ class Replay:
         if self.engine.image is not image:
             return self._became_another_program()
         if self.engine.fatal_signal_due:
-            self._hand_back(self._fatal(self.engine.fatal_signal_due))
-        elif user.hardware:
-            self._hand_back()
-        else:
-            return self._run_ahead(user)
-        return False
+            self.hand_back(self.fatal(self.engine.fatal_signal_due))
+            return False
+        return self._run_ahead(user)
+
+    def run_ahead(self) -> bool:
+        """Let the engine run on while it can; returns whether the user should see a stop."""
+        return self._run_ahead(self.catchpoints.user_breakpoints())
 
     def _run_ahead(self, user: UserBreakpoints) -> bool:
+        if user.hardware:
+            self.tracee.watchpoint_hits = 0
         return self._halted(self.engine.advance(wanted=lambda event: _shows(user, event)))
 
     def _halted(self, halt: Halt) -> bool:
         if halt.reason is Reason.EXEC:
             return self._became_another_program()
         if halt.reason is Reason.TRAP:
-            self._back_onto_breakpoint()
+            hits = self.traps.hits
+            if not hits:
+                back_onto_breakpoint(self.tracee)
+            registers = self.tracee.registers()
+            is_breakpoint = not hits or registers.rip in self.tracee.hardware_breakpoints
+            if is_breakpoint and self._in_code.trap.has_shown(registers):
+                self._in_code.trap.step_over()
+                return not self.traps.pass_on(self._entered) and self.run_ahead()
+            if self.traps.pass_on(self._entered):
+                return False
         sig = 0
         if halt.reason is Reason.SIGNAL:
             sig = halt.signal  # not the recording's (Ctrl-C): GDB must get it itself
         elif halt.reason is Reason.END and self.engine.sent_fatal_signal:
-            sig = self._fatal(self.engine.sent_fatal_signal)
-        self._hand_back(sig)
+            sig = self.fatal(self.engine.sent_fatal_signal)
+        self.hand_back(sig)
         return False
 
-    def _back_in_line(self, line: Line) -> bool:
+    def back_in_line(self, line: Line, may_leave: bool = False) -> bool:
         """A stop while GDB steps through a line: be in it when GDB goes on (see `line_steps`).
 
-        Returns whether the user should see the stop, since the program is elsewhere.
+        Returns whether the user should see the stop, since the program is elsewhere. `may_leave`:
+        not for a breakpoint in the handler, which GDB is going to see by itself.
         """
         if line.has(self.tracee.registers().rip):
             return False
@@ -245,31 +269,20 @@ class Replay:
             halt = self.engine.advance(wanted=lambda e: is_handler_return(e) or _shows(user, e))
             event = self._next_event()
             if halt.reason is not Reason.WANTED or event is None or not is_handler_return(event):
-                self._halted(halt)
-                return True
+                return self._halted(halt) or not may_leave
             back = returned_to(self.engine, line)
             if back is not None:
                 due = self.engine.fatal_signal_due
-                self._hand_back(self._fatal(due) if due else 0)
+                self.hand_back(self.fatal(due) if due else 0)
                 return not back
 
-    def _back_onto_breakpoint(self) -> None:
-        registers = self.tracee.registers()
-        try:
-            if self.tracee.read(registers.rip - 1, 1) == b"\xcc":
-                registers.rip -= 1
-                registers.orig_rax = NO_SYSCALL
-                self.tracee.set_registers(registers)
-        except BadAddress:
-            pass
-
-    def _fatal(self, sig: int) -> int:
+    def fatal(self, sig: int) -> int:
         """The program ended by this signal: GDB shall report it, now and whenever it resumes."""
         self.signals.report(signal.Signals(sig).name, True)
         self._ended_by = sig
         return sig
 
-    def _hand_back(self, sig: int = 0) -> None:
+    def hand_back(self, sig: int = 0) -> None:
         """Leave the tracee as GDB expects it to be when it resumes it; `sig` arrives then.
 
         GDB counts syscall-stops: after an entry it takes the next one for the exit. So where it
@@ -303,6 +316,15 @@ class Replay:
         console.forget_caches()
         console.say("a function called from GDB makes a system call: it gets ENOSYS in a replay")
 
+    def _fault_in_user_call(self, sig: int) -> None:
+        """A fault while GDB runs a function for the user: for GDB to report.
+
+        Most are none: the function returns to a breakpoint on the stack, which is not executable.
+        """
+        if self.tracee.read_some(self.tracee.registers().rip, 1) != INT3:
+            self.signals.report(signal.Signals(sig).name, True)
+            self.catchpoints.let_next_fault_through()
+
     def _finish_kept(self) -> bool:
         """At the exit of a call that the user catches: now put its result in place."""
         kept, self._kept = self._kept, None
@@ -321,7 +343,7 @@ class Replay:
         if self.engine.image is not image:
             return self._became_another_program()
         if self.engine.fatal_signal_due:
-            pt.tgkill(self.pid, self._fatal(self.engine.fatal_signal_due))
+            pt.tgkill(self.pid, self.fatal(self.engine.fatal_signal_due))
         console.forget_caches()
         return False
 
@@ -335,16 +357,27 @@ class Replay:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
             if not self.engine.is_trap_of_program(code):
+                self._in_code.on_gdbs_trap(code)
                 return False
             if self.engine.at_end:
                 return self._at_end()
             pt.tgkill(self.tracee.pid, _TRAP_AGAIN)
             return False
+        shown = self._on_program_signal(sig, code)
+        self._in_code.watch()
+        return shown
+
+    def _on_program_signal(self, sig: int, code: int) -> bool:
+        if sig == _TRAP_AGAIN and code <= 0 and self._in_code.is_called:
+            return self._in_code.on_call()
         if sig == _TRAP_AGAIN and code <= 0:
             self.engine.step_behind_trap()
             sig = signal.SIGTRAP
         if sig == signal.SIGSYS and code <= 0:
             return self._at_end()  # sent to the stub: what the recording ends by
+        if self.user_call and sig != signal.SIGSYS:
+            self._fault_in_user_call(sig)
+            return False
         registers = self.tracee.registers()
         line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
         if sig == signal.SIGSYS:
@@ -358,10 +391,10 @@ class Replay:
             # the step itself is still to come: take it, or the next step would end at once.
             self.tracee.remote_syscall(_NR_GETPID)
             return self._after_call(goes_on, image) or (
-                line is not None and self._back_in_line(line)
+                line is not None and self.back_in_line(line)
             )
         if self.engine.fault(sig):
-            if line is not None and self._back_in_line(line):
+            if line is not None and self.back_in_line(line):
                 console.forget_caches()
                 return True
         else:
@@ -371,6 +404,18 @@ class Replay:
             self.catchpoints.let_next_fault_through()
         console.forget_caches()
         return False
+
+    @property
+    def follows_recording(self) -> bool:
+        """Whether there is more to play, and it can be."""
+        return not (self.diverged or self._ended_by)
+
+    def on_user_call(self, begins: bool) -> None:
+        """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
+        self.user_call = begins
+        if not begins:
+            self._report_no_faults()
+            self._in_code.after_user_call()
 
     def _at_end(self) -> bool:
         console.forget_caches()
@@ -394,6 +439,7 @@ class Replay:
         if not self._alive():
             return
         self.catchpoints.ensure()
+        self._in_code.on_stop()
         if self._exec_pending:
             # GDB has just taken its breakpoints out of a program that is no more, so into the new
             # one: put the new one in place once more.
@@ -443,7 +489,8 @@ class Replay:
                 self.engine.echo = echo
                 if self.engine.image.event != self._shown:
                     self._show_program()
-                self._hand_back()
+                self.hand_back()
+                self._in_code.watch()
         console.quietly("sharedlibrary")
         console.forget_caches()
         gdb.invalidate_cached_frames()
@@ -463,11 +510,15 @@ class Replay:
         self.said_end = False
         self._ended_by = 0
         self._exec_pending = False
+        self._report_no_faults()
+
+    def _report_no_faults(self) -> None:
         for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"):
             self.signals.report(name, False)
 
     def _forget_stop(self) -> None:
         """Leave whatever stop GDB showed, so that the engine can drive."""
+        self._in_code.forget()
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self.engine.rewind(kept)

@@ -76,7 +76,7 @@ def _on_exited(_event: object) -> None:
 
 def _on_inferior_call(event: object) -> None:
     if session.current is not None:
-        session.current.user_call = isinstance(event, gdb.InferiorCallPreEvent)
+        session.current.on_user_call(isinstance(event, gdb.InferiorCallPreEvent))
 
 
 def _before_prompt(_none: object = None) -> None:

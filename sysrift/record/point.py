@@ -65,7 +65,6 @@ _CANDIDATES = tuple(
         *(f"r{n}" for n in range(8, 16)),
     )
 )
-_DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
 
 
 class Outcome(NamedTuple):
@@ -152,13 +151,13 @@ class PointSearch:
             late = (time.thread_time() - started - budget) / BUDGET
             overdue += late > 0
             if decoder.runs_free(rip):
-                due = _is_due(_Place.NONE, late, overdue)
-                if due or not self._set_breakpoint_behind(rip, decoder):
+                if _is_due(_Place.NONE, late, overdue):
                     return Outcome(self._describe(None, decoder, memory))
-                try:
+                # A step would execute one iteration of a repeating one.
+                with self._tracee.execution_breakpoint(decoder.next_to(rip)) as works:
+                    if not works:
+                        return Outcome(self._describe(None, decoder, memory))
                     status = self._step(pt.PTRACE_CONT)
-                finally:
-                    pt.ptrace(pt.PTRACE_POKEUSER, self._tracee.pid, _DEBUG_CONTROL, 0)
             else:
                 visits[rip] += 1
                 most = max(most, visits[rip])
@@ -214,19 +213,6 @@ class PointSearch:
             if code > 0 and sig in _FAULTS:
                 return status
             self._arrived.append((sig, siginfo))
-
-    def _set_breakpoint_behind(self, address: int, decoder: Decoder) -> bool:
-        """A debug register stops the program behind the instruction at `address`: a step executes
-        one iteration of a repeating one. False if there are no debug registers."""
-        instruction = decoder.at(address)
-        assert instruction is not None
-        try:
-            pid = self._tracee.pid
-            pt.ptrace(pt.PTRACE_POKEUSER, pid, _DEBUG_ADDRESS, address + instruction.len)
-            pt.ptrace(pt.PTRACE_POKEUSER, pid, _DEBUG_CONTROL, 1)
-        except OSError:
-            return False
-        return True
 
     # -- describing -----------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ The replayed program runs natively between its system calls. At each one the tra
 asks for with the recorded event, puts result and memory in place, and the kernel never sees it.
 
 Positions: `next` is the number of the event that has not happened yet. "At event N" means that
-events 1 to N-1 have happened and the program stands on the `syscall` instruction of event N.
+events 1 to N-1 have happened and the program stands on the `syscall` instruction of event N, or
+where it was when event N came in the middle of a computation.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class Engine:
         self.checksums_checked = 0
         self._output = ProgramOutput()
         self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
+        self._finder: PointFinder | None = None
 
     def close(self) -> None:
         """Let go of everything but the tracee."""
@@ -112,6 +114,7 @@ class Engine:
         child.trace, child.tracee = trace, tracee
         child.source = self.source.fork(tracee)
         child.checksums_checked = 0
+        child._finder = None
         child._output = copy.deepcopy(self._output)
         child._calls = self._calls.fork(tracee, child.source)
         return child
@@ -493,7 +496,8 @@ class Engine:
         """Run on until event `stop_at` is next, an event is `wanted`, or something else happens.
 
         The tracee must be in any ptrace-stop with the registers to go on with. At REACHED and
-        WANTED the program stands on the event's `syscall` instruction. `limit` bounds the events.
+        WANTED the program stands on the event's `syscall` instruction, or at its point in a
+        computation. `limit` bounds the events.
         Raises Divergence, TraceeGone.
         """
         tracee = self.tracee
@@ -507,9 +511,13 @@ class Engine:
             if self.next <= count:
                 event = self.trace.event(self.next)
                 if event.flags & _IN_CODE:
-                    halt = self._advance_in_code(event)
+                    halt = self._find_in_code(event)
                     if halt is not None:
                         return halt
+                    if (stop_at is not None and self.next >= stop_at) or self.next >= last:
+                        return Halt(Reason.REACHED)
+                    if not self.play_at_point(tracee.registers()):
+                        return Halt(Reason.END, event.nr)
                     continue
             elif not self.is_complete:
                 return Halt(Reason.END)  # there may be no further stop: killed in an endless loop
@@ -560,15 +568,40 @@ class Engine:
         if status != SYSCALL_STOP or not self.system_call(self.tracee.registers()):
             raise self.unexpected(Halt(Reason.SIGNAL, os.WSTOPSIG(status)))
 
-    def _advance_in_code(self, event: Event) -> Halt | None:
-        """Find the point, between two system calls, where a signal was delivered.
+    @property
+    def point(self) -> PointFinder | None:
+        """What knows the place of the next event, if that lies in the middle of a computation."""
+        if self.next > self.trace.event_count:
+            return None
+        event = self.trace.event(self.next)
+        if not event.flags & _IN_CODE:
+            return None
+        if self._finder is None or self._finder.event is not event:
+            before = self.trace.event(event.number - 1).time_us if event.number > 1 else 0
+            self._finder = PointFinder(self.tracee, event, event.time_us - before)
+        return self._finder
 
-        Returns a Halt when something else happened first, or the signal was fatal; None when its
-        handler was entered.
+    def play_at_point(self, registers: Registers) -> bool:
+        """Play the next event, at whose `point` the tracee stands, with these registers.
+
+        Returns False, with nothing changed, when it is the signal that ends the recording.
         """
-        tracee = self.tracee
-        before = self.trace.event(event.number - 1).time_us if event.number > 1 else 0
-        outcome = PointFinder(tracee, event, event.time_us - before).search()
+        event = self.trace.event(self.next)
+        if event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL:
+            return False
+        self._enter_handler(event, registers)
+        self._settle(registers)
+        self.tracee.set_registers(registers)
+        return True
+
+    def _find_in_code(self, event: Event) -> Halt | None:
+        """Run to the point, between two system calls, where an event happened.
+
+        Returns a Halt when something else happened first.
+        """
+        finder = self.point
+        assert finder is not None
+        outcome = finder.search()
         registers = outcome.registers
         if outcome.came is Came.SYSCALL:
             call = _call_text(
@@ -583,11 +616,6 @@ class Engine:
             if outcome.signal in SYNCHRONOUS and outcome.raised:
                 self.fault(outcome.signal)
             return Halt(Reason.SIGNAL, outcome.signal)
-        if event.kind == EventKind.SIGNAL and event.result == Delivery.FATAL:
-            return Halt(Reason.END, event.nr)
-        self._enter_handler(event, registers)
-        self._settle(registers)
-        tracee.set_registers(registers)
         return None
 
 

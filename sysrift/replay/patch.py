@@ -62,6 +62,7 @@ class Patch:
     match: int  # rip after the int3 that says that everything agrees
     displaced: tuple[int, ...]  # where each displaced instruction is
     originals: tuple[int, ...]  # where it was
+    ends: tuple[int, ...]  # right behind each displaced instruction
     called: int  # between a displaced call's push and its jump; 0: there is none
 
     def contains(self, address: int) -> bool:
@@ -119,6 +120,7 @@ def plan(
             code_start + assembler.match,
             tuple(code_start + at for at in assembler.displaced),
             tuple(assembler.originals),
+            tuple(code_start + at for at in assembler.ends),
             code_start + assembler.called if assembler.called else 0,
         )
     raise CannotPatch("there is no free memory that a jump could reach")
@@ -185,6 +187,7 @@ class _Assembler:
         self.match = 0
         self.displaced: list[int] = []
         self.originals: list[int] = []
+        self.ends: list[int] = []
         self.called = 0
         self._to_fail: list[int] = []
 
@@ -300,6 +303,7 @@ class _Assembler:
                 self.code += code[:place] + self._signed(old - moved) + code[place + 4 :]
             else:
                 self.code += code
+            self.ends.append(len(self.code))
         self.code += b"\xe9\0\0\0\0"
         fixes.append((len(self.code) - 4, at))
         for place, target in fixes:

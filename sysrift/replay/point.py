@@ -67,7 +67,8 @@ class Search(NamedTuple):
 class PointFinder:
     """Looks for the point of one SIGNAL event in a tracee that runs towards it.
 
-    Between two calls nothing of it is left in the process.
+    `site` is its address. Between two calls nothing of it is left in the process. Watchpoints and
+    breakpoints that a debugger has in the process stop the program as they would without a search.
     """
 
     def __init__(self, tracee: Tracee, event: Event, recorded_us: int) -> None:
@@ -76,47 +77,86 @@ class PointFinder:
         Raises TraceError when the event does not say what to look for.
         """
         self._tracee = tracee
-        self._event = event
-        self._site = event.site
+        self.event = event
+        self.site = event.site
+        self._watched = False  # there are debug registers, which may trap
+        self._hits = 0  # those that did, where a search stopped
         self._recorded = recorded_us / 1e6
         self._moment = Moment(tracee, event)
         self._point = self._moment.point
         self._stops = 0
 
+    @property
+    def displaced(self) -> range:
+        """The addresses of the code that a search needs as it is."""
+        return range(self.site, self.site + max(len(self._point.code), 1))
+
+    def is_here(self, registers: Registers) -> bool:
+        """Whether the tracee, whose registers these are, stands at the point on the pass meant."""
+        return self._moment.is_now(registers)
+
+    # -- searching ------------------------------------------------------------------------------
+
     def search(self) -> Search:
         """Let the tracee run to the point, or to what comes instead.
 
-        Its registers are the program's own afterwards, and its code is as it was. Raises
-        ReplayError when it is not found in time, TraceeGone.
+        Its registers are the program's own afterwards, and its code is as it was; where a
+        debugger's watchpoint stopped it, `Tracee.watchpoint_hits` tells. Raises ReplayError when it
+        is not found in time, TraceeGone.
         """
-        registers = self._tracee.registers()
-        if self._moment.is_now(registers):
+        tracee = self._tracee
+        registers = tracee.registers()
+        if self.is_here(registers):
             return Search(Came.FOUND, registers)
+        self._watched = tracee.has_watchpoints
+        self._hits = 0
         try:
-            patch = self._plan()
-            self._put(patch)
-        except CannotPatch:
-            return self._search_by_stops()
+            try:
+                patch = self._plan()
+                self._put(patch)
+            except CannotPatch:
+                return self._search_by_stops()
+            return self._search_by_patch(patch)
+        finally:
+            if self._watched:
+                tracee.watchpoint_hits = self._hits
+
+    def _plan(self) -> Patch:
+        point = self._point
+        mappings = read_maps(self._tracee.pid)
+        patch = plan(self.site, point, self._moment.registers, point.xsave, mappings)
+        if self._code(len(point.code)) != point.code:
+            raise CannotPatch("a debugger has a breakpoint there")
+        hardware = self._tracee.hardware_breakpoints if self._watched else []
+        if any(address in self.displaced for address in hardware):
+            raise CannotPatch("a debugger has a hardware breakpoint there")
+        return patch
+
+    def _code(self, length: int) -> bytes:
+        return self._tracee.read_some(self.site, length)
+
+    def _resume(self, request: int) -> int:
+        """Let it run to the next stop, whose wait status this returns."""
+        if self._watched:
+            self._tracee.watchpoint_hits = 0
+        self._tracee.resume(request)
+        return self._tracee.wait()
+
+    def _is_watchpoint(self) -> bool:
+        """Whether a SIGTRAP just now came from a debugger's debug register."""
+        self._hits = self._tracee.watchpoint_hits if self._watched else 0
+        return self._hits != 0
+
+    # -- by generated code ----------------------------------------------------------------------
+
+    def _search_by_patch(self, patch: Patch) -> Search:
         try:
             patience = _PATIENCE_CPU + _PATIENCE_FACTOR * self._recorded
             with _CpuLimit(self._tracee.pid, patience) as limit:
                 return self._run(patch, limit)
         finally:
-            self._tracee.write(self._site, self._point.code[:JUMP_LENGTH])
+            self._tracee.write(self.site, self._point.code[:JUMP_LENGTH])
             self._take_away(patch)
-
-    def _plan(self) -> Patch:
-        point = self._point
-        mappings = read_maps(self._tracee.pid)
-        patch = plan(self._site, point, self._moment.registers, point.xsave, mappings)
-        if self._code(len(point.code)) != point.code:
-            raise CannotPatch("a debugger has a breakpoint there")
-        return patch
-
-    def _code(self, length: int) -> bytes:
-        return self._tracee.read_some(self._site, length)
-
-    # -- by generated code ----------------------------------------------------------------------
 
     def _put(self, patch: Patch) -> None:
         """Put the generated code into the tracee, and the jump to it. Raises CannotPatch."""
@@ -132,7 +172,7 @@ class PointFinder:
             tracee.remote_syscall(_NR_MPROTECT, patch.data_start, data_length, _READ_WRITE)
             tracee.write(patch.code_start, patch.code)
             tracee.write(patch.data_start, patch.data)
-            tracee.write(self._site, patch.jump)
+            tracee.write(self.site, patch.jump)
         except (RemoteSyscallError, BadAddress):
             self._take_away(patch)
             raise CannotPatch("the code cannot be changed") from None
@@ -143,8 +183,7 @@ class PointFinder:
     def _run(self, patch: Patch, limit: _CpuLimit) -> Search:
         tracee = self._tracee
         while True:
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
+            status = self._resume(pt.PTRACE_SYSEMU)
             registers = tracee.registers()
             if status == SYSCALL_STOP:
                 return Search(Came.SYSCALL, registers)
@@ -152,12 +191,19 @@ class PointFinder:
                 continue
             self._stops += 1
             sig = os.WSTOPSIG(status)
+            if sig == signal.SIGTRAP and self._is_watchpoint():
+                if registers.rip == patch.called:
+                    return self._finish_call(patch)
+                if patch.contains(registers.rip) and registers.rip not in patch.ends:
+                    self._hits = 0
+                    continue  # the comparing code read what is watched
+                return Search(Came.STOP, self._leave(patch), sig, True)
             if sig == signal.SIGTRAP and registers.rip == patch.match:
                 if self._check_match(patch, registers):
                     return Search(Came.FOUND, registers)
                 continue
             trapped_at = registers.rip - (1 if sig == signal.SIGTRAP else 0)
-            moved = patch.moved(trapped_at) if trapped_at != self._site else None
+            moved = patch.moved(trapped_at) if trapped_at != self.site else None
             if moved is not None and sig in (signal.SIGTRAP, signal.SIGILL):
                 registers.rip = moved
                 tracee.set_registers(registers)
@@ -179,12 +225,23 @@ class PointFinder:
 
     def _check_match(self, patch: Patch, registers: Registers) -> bool:
         """At the generated code's int3: whether it is the pass that is meant; if not, go on."""
-        registers.rip = self._site
-        found = self._moment.is_now(registers)
+        registers.rip = self.site
+        found = self.is_here(registers)
         if not found:
             registers.rip = patch.displaced[0]
         self._tracee.set_registers(registers)
         return found
+
+    def _finish_call(self, patch: Patch) -> Search:
+        """A displaced call has pushed its return address to where a debugger watches: that traps
+        behind the call, so the jump belongs to it, and so does what is watched of its operand."""
+        hits = self._hits
+        sig = os.WSTOPSIG(self._resume(pt.PTRACE_SINGLESTEP))
+        raised = self._raised()
+        self._is_watchpoint()
+        # Anything else came before the jump was executed: there was no call yet.
+        self._hits = hits | self._hits if sig == signal.SIGTRAP else 0
+        return Search(Came.STOP, self._leave(patch), sig, raised)
 
     def _leave(self, patch: Patch) -> Registers:
         """Where something else stopped the program: put it onto its own instructions."""
@@ -195,7 +252,7 @@ class PointFinder:
                 return registers
             original = patch.original(registers.rip)
             if original is None and registers.rip == patch.match:
-                original = self._site
+                original = self.site
             if registers.rip == patch.called:
                 original, registers.rsp = patch.originals[-1], registers.rsp + 8
             if original is not None:
@@ -209,24 +266,24 @@ class PointFinder:
     # -- by a breakpoint ------------------------------------------------------------------------
 
     def _search_by_stops(self) -> Search:
-        """Stop at every pass: by a debug register, where there is one and it sees every pass.
+        """Stop at every pass: by a debug register, where one is free and it sees every pass.
 
-        Of a repeating string instruction it sees the first iteration only.
+        Of a repeating string instruction it sees the first iteration only. A debugger that uses
+        debug registers keeps them to itself; where its breakpoint is at the point, that stops.
         """
         prefixes = self._code(_PREFIXES)
         until = time.monotonic() + max(_PATIENCE_STOPS, _STOPS_FACTOR * self._recorded)
         if prefixes[0] != INT3 and _REPEATS.isdisjoint(prefixes):
-            with self._tracee.execution_breakpoint(self._site) as works:
+            with self._tracee.execution_breakpoint(self.site) as works:
                 if works:
                     return self._search_by_register(until)
         return self._search_by_breakpoint(until)
 
     def _search_by_register(self, until: float) -> Search:
         tracee = self._tracee
-        expected = signal.SIGTRAP, self._site, _TRAP_HWBKPT
+        expected = signal.SIGTRAP, self.site, _TRAP_HWBKPT
         while time.monotonic() < until:
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
+            status = self._resume(pt.PTRACE_SYSEMU)
             registers = tracee.registers()
             if status == SYSCALL_STOP:
                 return Search(Came.SYSCALL, registers)
@@ -235,7 +292,7 @@ class PointFinder:
             sig = os.WSTOPSIG(status)
             if (sig, registers.rip, self._code_of_signal()) != expected:
                 return Search(Came.STOP, registers, sig, self._raised())
-            if self._moment.is_now(registers):
+            if self.is_here(registers):
                 # The kernel has set it, for the instruction to be executed now.
                 registers.eflags &= ~_RESUME_FLAG
                 tracee.set_registers(registers)
@@ -247,44 +304,39 @@ class PointFinder:
         tracee = self._tracee
         original = self._point.code[:1] or self._code(1)
         theirs = self._code(1)[0] == INT3
-        while True:
-            if time.monotonic() > until:
-                raise self._not_found()
-            if tracee.registers().rip == self._site:
+        while time.monotonic() < until:
+            if not theirs and tracee.registers().rip == self.site:
                 # Over the instruction itself; a repeated one comes here at every iteration.
                 before = self._code(1)
-                tracee.write(self._site, original)
-                tracee.resume(pt.PTRACE_SINGLESTEP)
-                status = tracee.wait()
-                tracee.write(self._site, before)
+                tracee.write(self.site, original)
+                status = self._resume(pt.PTRACE_SINGLESTEP)
+                tracee.write(self.site, before)
                 registers = tracee.registers()
-                if os.WSTOPSIG(status) != signal.SIGTRAP:
+                if os.WSTOPSIG(status) != signal.SIGTRAP or self._is_watchpoint():
                     return Search(Came.STOP, registers, os.WSTOPSIG(status), self._raised())
-                if self._moment.is_now(registers):
+                if self.is_here(registers):
                     return Search(Came.FOUND, registers)
                 continue
             if not theirs:
-                tracee.write(self._site, bytes((INT3,)))
-            tracee.resume(pt.PTRACE_SYSEMU)
-            status = tracee.wait()
+                tracee.write(self.site, bytes((INT3,)))
+            status = self._resume(pt.PTRACE_SYSEMU)
             if not theirs:
-                tracee.write(self._site, original)
+                tracee.write(self.site, original)
             registers = tracee.registers()
             if status == SYSCALL_STOP:
                 return Search(Came.SYSCALL, registers)
             if status >> 16:
                 continue
             sig = os.WSTOPSIG(status)
-            if sig != signal.SIGTRAP or registers.rip != self._site + 1:
+            trapped = sig == signal.SIGTRAP and not self._is_watchpoint()
+            if theirs or not trapped or registers.rip != self.site + 1:
+                # Also on the pass that is meant: they see their breakpoint, and then the event.
                 return Search(Came.STOP, registers, sig, self._raised())
             registers.rip -= 1
-            if self._moment.is_now(registers):
-                tracee.set_registers(registers)
-                return Search(Came.FOUND, registers)
-            if theirs:
-                registers.rip += 1
-                return Search(Came.STOP, registers, sig, True)
             tracee.set_registers(registers)
+            if self.is_here(registers):
+                return Search(Came.FOUND, registers)
+        raise self._not_found()
 
     def _not_found(self) -> ReplayError:
         closest = self._moment.closest
@@ -294,8 +346,8 @@ class PointFinder:
             words = len(self._point.words)
             differs = f"no pass had all registers and {words} words of memory"
         return ReplayError(
-            f"the place in a computation where signal {self._event.nr} (event "
-            f"{self._event.number}) came was not found: the program passes {self._site:#x}, but "
+            f"the place in a computation where signal {self.event.nr} (event "
+            f"{self.event.number}) came was not found: the program passes {self.site:#x}, but "
             "never, for many times as long as it took when it was recorded, with the recorded "
             f"registers and memory; {differs}"
         )

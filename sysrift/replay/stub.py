@@ -7,10 +7,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import struct
 from collections.abc import Iterator
 
 from sysrift.errors import ReplayError
-from sysrift.native import STUB_SYSCALL, stub_path
+from sysrift.native import STUB_SCRATCH, STUB_SYSCALL, stub_path
 from sysrift.trace.model import Image
 from sysrift.trace.reader import Trace
 from sysrift.tracee import RemoteSyscallError, Tracee
@@ -18,7 +19,8 @@ from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import ADDR_NO_RANDOMIZE, PR_SET_TSC, PR_TSC_SIGSEGV
 from sysrift.tracee.registers import NO_SYSCALL, signed
 
-_NR_CLONE, _NR_PRCTL = 56, 157
+_NR_CLONE, _NR_PRCTL, _NR_RT_TGSIGQUEUEINFO = 56, 157, 297
+_TRAP_HWBKPT = 4  # si_code: a debug register (<asm-generic/siginfo.h>)
 
 
 def pin(tracee_pid: int, trace: Trace) -> set[int]:
@@ -56,6 +58,26 @@ def prepare(tracee: Tracee, image: Image) -> None:
         tracee.remote_syscall(_NR_PRCTL, PR_SET_TSC, PR_TSC_SIGSEGV)
     except RemoteSyscallError as error:
         raise ReplayError(f"rdtsc cannot be trapped here ({error}): run sysrift doctor") from None
+
+
+def enter_debug_trap(tracee: Tracee) -> None:
+    """Let the tracee enter a call that sends it a SIGTRAP, as a debug register raises it.
+
+    At the exit, to which it is to go on by PTRACE_SYSCALL, its registers have to be put back. Not
+    by a single step, whose own SIGTRAP would be merged with this one.
+    """
+    siginfo = struct.pack("<iii", signal.SIGTRAP, 0, _TRAP_HWBKPT).ljust(128, b"\0")
+    tracee.write(STUB_SCRATCH, siginfo)
+    call = tracee.registers()
+    call.set_call(_NR_RT_TGSIGQUEUEINFO, tracee.pid, tracee.pid, signal.SIGTRAP, STUB_SCRATCH)
+    call.rip = STUB_SYSCALL
+    tracee.set_registers(call)
+    for _ in range(64):
+        tracee.resume(pt.PTRACE_SYSCALL)
+        tracee.wait()
+        if tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
+            return
+    raise ReplayError("the trap of a watchpoint could not be handed to GDB")
 
 
 def fork_stub(tracee: Tracee) -> Tracee:

@@ -24,7 +24,11 @@ _INFO_SIZE = 88
 _USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
-_DEBUG_ADDRESS, _DEBUG_CONTROL = 848, 848 + 7 * 8  # offsetof(struct user, u_debugreg[0], [7])
+_DEBUG_ADDRESS = 848  # offsetof(struct user, u_debugreg)
+_DEBUG_STATUS = 848 + 6 * 8
+_DEBUG_CONTROL = 848 + 7 * 8
+_DEBUG_ENABLED, _DEBUG_HITS = 0xFF, 0xF  # a pair of bits in DR7, one in DR6, for each address
+_DEBUG_EXECUTE_FIRST = 1  # DR7: only the first address is enabled, and is an instruction's
 
 
 class TraceeGone(Exception):
@@ -196,18 +200,49 @@ class Tracee:
             if before:
                 pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, before)
 
+    @property
+    def has_watchpoints(self) -> bool:
+        """Whether a debugger has set debug registers; False also where there are none."""
+        try:
+            return bool(pt.peek_user(self.pid, _DEBUG_CONTROL) & _DEBUG_ENABLED)
+        except OSError:
+            return False
+
+    @property
+    def hardware_breakpoints(self) -> list[int]:
+        """Addresses of instructions that a debugger has put into debug registers."""
+        control = pt.peek_user(self.pid, _DEBUG_CONTROL)
+        return [
+            pt.peek_user(self.pid, _DEBUG_ADDRESS + 8 * n)
+            for n in range(4)
+            if control >> 2 * n & 3 and not control >> 16 + 4 * n & 3
+        ]
+
+    @property
+    def watchpoint_hits(self) -> int:
+        """Which debug registers matched at the last debug exception, or since this was set, as
+        bits 0 to 3 of DR6. The kernel clears them at the next (exc_debug_user), a single step
+        among them; `remote_syscall` makes steps."""
+        return pt.peek_user(self.pid, _DEBUG_STATUS) & _DEBUG_HITS
+
+    @watchpoint_hits.setter
+    def watchpoint_hits(self, hits: int) -> None:
+        other = pt.peek_user(self.pid, _DEBUG_STATUS) & ~_DEBUG_HITS
+        pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_STATUS, other | hits)
+
     @contextlib.contextmanager
     def execution_breakpoint(self, address: int) -> Iterator[bool]:
         """A debug register that stops it in front of the instruction at `address`, by SIGTRAP; when
         it goes on the kernel sees that the instruction is executed.
 
-        Gives False when there are no debug registers, or somebody uses them.
+        Gives False when there are no debug registers, or a debugger uses some. Nobody sees later
+        that there was one.
         """
         try:
-            works = not pt.peek_user(self.pid, _DEBUG_CONTROL)
+            works = not self.has_watchpoints
             if works:
                 pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_ADDRESS, address)
-                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 1)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, _DEBUG_EXECUTE_FIRST)
         except OSError:
             works = False
         try:
@@ -216,6 +251,7 @@ class Tracee:
             if works:
                 with contextlib.suppress(OSError):  # it may be gone
                     pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
+                    self.watchpoint_hits = 0
 
     # -- system call stops ----------------------------------------------------------------------
 
@@ -258,6 +294,13 @@ class Tracee:
         """Replace the siginfo_t of a signal-delivery-stop."""
         buffer = ctypes.create_string_buffer(siginfo, _SIGINFO_SIZE)
         pt.ptrace(pt.PTRACE_SETSIGINFO, self.pid, None, ctypes.addressof(buffer))
+
+    @property
+    def pending_signals(self) -> int:
+        """The set of signals sent to the thread that have not arrived, bit N-1 for signal N."""
+        with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["SigPnd"], 16)
 
     def signal_mask(self) -> int:
         """The set of blocked signals, bit N-1 for signal N."""
