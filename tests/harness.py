@@ -269,6 +269,14 @@ def descendants(of: int) -> list[Process]:
     return found
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process is dead (a zombie that nobody waits for is)."""
+    try:
+        return " Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
 def wait_until(condition: Any, *, seconds: float = 10.0, what: str = "") -> Any:
     """Poll until `condition()` is true and return its value; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds

@@ -27,6 +27,7 @@ from harness import (
     command,
     descendants,
     gdb_batch,
+    is_gone,
     record,
     run,
     sysrift,
@@ -451,14 +452,6 @@ def test_recorder_killed_while_the_program_waits(trace_dir: Path) -> None:
     dump = sysrift("dump", trace)
     assert "close(" in dump.stdout, dump
     assert_faithful(trace)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process is dead (a zombie that nobody waits for is)."""
-    try:
-        return " Z " in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
 
 
 def test_program_changed_after_recording(fixture_program: Fixture, tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ SLOWER = 10
 TRIES = 8
 
 
+@pytest.mark.parametrize("agent", ["--no-agent", "--agent=1"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_small_program(program: SmallProgram, built_fixtures: None, tmp_path: Path) -> None:
+def test_small_program(
+    program: SmallProgram, agent: str, built_fixtures: None, tmp_path: Path
+) -> None:
     argv = [program.path, *program.args]
     places = [tmp_path / name for name in ("alone", "recorded", "again")]
     for place in places:
@@ -28,9 +31,7 @@ def test_small_program(program: SmallProgram, built_fixtures: None, tmp_path: Pa
     assert alone.returncode == program.status, alone
 
     limit = 20 + SLOWER * program.seconds
-    recording = record(
-        argv, cwd=places[1], options=["-q", "--checksum=50"], timeout=limit
-    )  # fmt: skip
+    recording = record(argv, cwd=places[1], options=["-q", "--checksum=50", agent], timeout=limit)
     assert_no_traceback(recording)
     assert recording.returncode == program.recorded_status, recording
     assert "recording stops" not in recording.stderr, recording
@@ -38,7 +39,7 @@ def test_small_program(program: SmallProgram, built_fixtures: None, tmp_path: Pa
         assert recording.stdout == alone.stdout, recording
     assert_faithful(recording.trace, timeout=limit)
 
-    if program.varies:
+    if program.varies and agent == "--no-agent":
         # A number of few values comes out the same now and then.
         for _ in range(TRIES):
             again = record(argv, cwd=places[2], options=["-q"], timeout=limit)
