@@ -92,10 +92,11 @@ class Bench:
                 )
         return taken
 
-    def record(self, trace: str, *argv: str | Path) -> float:
+    def record(self, trace: str, *argv: str | Path, agent: bool = False) -> float:
         """Record a command; its wall clock time."""
         path = self.folder / trace
-        return self.seconds(BIN / "sysrift-record", "-q", "-o", path, "--", *argv)
+        how = "--agent" if agent else "--no-agent"
+        return self.seconds(BIN / "sysrift-record", "-q", how, "-o", path, "--", *argv)
 
     def replay(self, trace: str, *commands: str) -> float:
         """Replay in GDB under commands; wall clock time until GDB has ended."""
@@ -176,6 +177,42 @@ class Bench:
             _median("fork and exec of /bin/true, recorded", started, "ms", 40),
             _median("  the same, native", native, "ms"),
         ]
+
+    def agent(self) -> list[Figure]:
+        """What programs that make many calls feel of being recorded by the agent."""
+        copy = self.folder / "copy"
+        rows: dict[str, tuple[float, list[str | Path]]] = {
+            "1,000,000 getppid": (1.6, [BUILT / "getppid_loop", "1000000"]),
+            "grep -r, /usr/include": (1.5, ["grep", "-rc", "no such words", "/usr/include"]),
+            "find, /usr/share": (1.5, ["find", "/usr/share", "-size", "+100M"]),
+            "du, /usr/share": (1.5, ["du", "-s", "/usr/share"]),
+            "cp -r /usr/include": (1.5, ["cp", "-rT", "/usr/include", copy]),
+            "bzip2 of 20 MB": (1.5, ["bzip2", "-kf", self.folder / "text"]),
+        }
+
+        def sample(argv: list[str | Path], recorded: bool) -> Sample:
+            def take() -> float:
+                shutil.rmtree(copy, ignore_errors=True)
+                if recorded:
+                    return self.record("agent.srl", *argv, agent=True)
+                return self.seconds(*argv, check=False)
+
+            return take
+
+        figures = []
+        for name, (goal, argv) in rows.items():
+            taken = self.in_turns(
+                native=sample(argv, False),
+                recorded=sample(argv, True),
+                none=lambda: self.record("none.srl", "/bin/true", agent=True),
+            )
+            own = statistics.median(taken["none"])
+            ratios = [
+                (recorded - own) / native
+                for recorded, native in zip(taken["recorded"], taken["native"], strict=True)
+            ]
+            figures.append(_median(f"--agent / native, {name}", ratios, "x", goal))
+        return figures
 
     def trace_size(self) -> list[Figure]:
         """How many bytes of the trace a call takes beside the memory that it moved."""
@@ -307,6 +344,7 @@ def main() -> int:
         for title, measure in (
             ("recording", bench.recording),
             ("programs", bench.programs),
+            ("the agent", bench.agent),
             ("trace size", bench.trace_size),
             ("replaying", bench.running_ahead),
             ("start-up", bench.start_up),

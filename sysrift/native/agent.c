@@ -102,6 +102,9 @@ struct segment {
     u64 offset, block;
 } __attribute__((packed));
 
+_Static_assert(__builtin_offsetof(struct control, stop) == STOP, "agent.h");
+_Static_assert(__builtin_offsetof(struct control, phase) == PHASE, "agent.h");
+_Static_assert(__builtin_offsetof(struct control, resume) == 16, "agent.ld");
 _Static_assert(sizeof(struct registers) == 15 * 8, "agent_entry");
 _Static_assert(sizeof(struct record) == 86 && sizeof(struct segment) == 22, "trace/codec.py");
 _Static_assert(sizeof(struct row) == 256 && sizeof(struct commands) == 256 && sizeof(struct item) == 32, "agent_rows.py");

@@ -26,6 +26,7 @@
 /* struct control */
 #define SAVED_RSP 0
 #define STOP 8
+#define PHASE 36
 /* resume is at 16: agent.ld */
 
 /* Why the agent stops for the recorder: a call that it leaves to it; one that it made; one of which it

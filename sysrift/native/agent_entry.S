@@ -71,6 +71,7 @@ agent_tail:                              /* eax: whether to go on, or why to sto
 agent_stop:
     movabs $AGENT_CONTROL, %rbx
     mov %eax, STOP(%rbx)
+    movl $0, PHASE(%rbx)
 1:  mov $39, %eax                        /* getpid */
     syscall
     mov %eax, %ebp

@@ -30,6 +30,7 @@ from sysrift.record.call import Call
 from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
 from sysrift.record.sites import Site
+from sysrift.record.special import CLONE_UNTRACED
 from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _SYS_USER_DISPATCH = 2  # si_code of SIGSYS (include/uapi/asm-generic/siginfo.h)
 _PR_SET_SYSCALL_USER_DISPATCH = 59
 _NR_PRCTL, _NR_MMAP, _NR_BRK = NAMES["prctl"], NAMES["mmap"], NAMES["brk"]
+_NR_CLONE3 = NAMES["clone3"]
 _NR_RT_SIGRETURN = NAMES["rt_sigreturn"]
 _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
@@ -162,7 +164,7 @@ class FastPath:
                 return False  # a group-stop
             if recorder.held or recorder.leaving:
                 self._ask_now(registers)
-            recorder.resume()
+            recorder.go_on()
             return True
         self._signal_inside(sig, registers)
         return True
@@ -187,7 +189,7 @@ class FastPath:
             return
         recorder.held.hold(sig, original or siginfo)
         self._ask_now(registers)
-        recorder.resume()
+        recorder.go_on()
 
     def _ask_now(self, registers: Registers) -> None:
         """Get the program out of the agent: before the call, or right after it."""
@@ -234,8 +236,7 @@ class FastPath:
         if self._stands_before(registers):
             return
         nr = registers.rax
-        row = lookup(nr)
-        if row is not None and row.replay_class is ReplayClass.TASK and not recorder.options.follow:
+        if self._makes_untraced(registers):
             # What is not recorded shall not have the agent either.
             recorder.tracee.set_registers(registers)
             self.leave()
@@ -254,6 +255,18 @@ class FastPath:
         recorder.tracee.set_registers(registers)
         recorder.adopt_held_signals()
         recorder.go_on()
+
+    def _makes_untraced(self, registers: Registers) -> bool:
+        """Whether a call makes a process that will not be recorded."""
+        recorder = self._recorder
+        row = lookup(registers.rax)
+        if row is None or row.replay_class is not ReplayClass.TASK:
+            return False
+        if recorder.options.follow and registers.rax != _NR_CLONE3:
+            return False
+        flags = recorder.tracee.read_some(registers.rdi, 8)
+        untraced = int.from_bytes(flags, "little") & CLONE_UNTRACED
+        return bool(untraced) or not recorder.options.follow
 
     def _stands_before(self, registers: Registers) -> bool:
         """The program is about to make a call: signals that wait come here, and it may leave."""
@@ -457,15 +470,24 @@ class FastPath:
     def _get_out(self) -> None:
         """Let the agent bring what it does to an end, or give it up."""
         tracee = self._recorder.tracee
-        self._ask_now(tracee.registers())
+        with tracee.steps_allowed():
+            for _ in range(_STOPS_INSIDE):
+                # On the way to the agent, or behind it in displaced instructions.
+                registers = tracee.registers()
+                if not self.agent.sites.in_trampoline(registers.rip):
+                    break
+                tracee.resume(pt.PTRACE_SINGLESTEP)
+                self._keep_signal(tracee.wait())
+        if not AGENT_START <= registers.rip < AGENT_END:
+            return
+        self._ask_now(registers)
         for _ in range(_STOPS_INSIDE):
             tracee.resume(pt.PTRACE_CONT)
             status = tracee.wait()
-            sig = os.WSTOPSIG(status) if status >> 16 == 0 else 0
-            if sig == signal.SIGSTOP and tracee.registers().rip == self.agent.code.stopped:
+            own = status >> 16 == 0 and os.WSTOPSIG(status) == signal.SIGSTOP
+            if own and tracee.registers().rip == self.agent.code.stopped:
                 break
-            if sig:
-                tracee.held_signals.append((sig, tracee.siginfo()))
+            self._keep_signal(status)
         stop = self.agent.read().stop
         registers = self._program_registers()
         if stop == at.STOP_MADE:
@@ -481,6 +503,13 @@ class FastPath:
                     registers.rip, registers.rax = site.address + 2, self.agent.last.result & MASK
         registers.orig_rax = NO_SYSCALL
         tracee.set_registers(registers)
+
+    def _keep_signal(self, status: int) -> None:
+        """A signal that came meanwhile waits."""
+        sig = os.WSTOPSIG(status)
+        if status >> 16 == 0 and sig != signal.SIGTRAP:
+            tracee = self._recorder.tracee
+            tracee.held_signals.append((sig, tracee.siginfo()))
 
 
 _STOPS_INSIDE = 64

@@ -326,6 +326,23 @@ class Tracee:
             raise TraceeGone(self.pid, status)
         return status
 
+    @contextlib.contextmanager
+    def steps_allowed(self) -> Iterator[None]:
+        """Within it, single steps do not hurt a program that blocks SIGTRAP.
+
+        The kernel resets the handler of a blocked signal that it has to raise (force_sig).
+        """
+        mask = self.signal_mask()
+        if not mask & _SIGTRAP:
+            yield
+            return
+        self.set_signal_mask(mask & ~_SIGTRAP)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # it may be gone
+                self.set_signal_mask(mask)
+
     def remote_syscall(self, nr: int, *args: int) -> int:
         """Make the tracee execute a system call and return its result.
 
@@ -333,22 +350,16 @@ class Tracee:
         Signals that arrive meanwhile are kept in `held_signals`. Raises RemoteSyscallError.
         """
         saved = self.registers()
-        mask = self.signal_mask()
-        blocked = mask & _SIGTRAP
-        if blocked:
-            # The kernel resets the handler of a signal that it has to raise and that is blocked.
-            self.set_signal_mask(mask & ~_SIGTRAP)
         try:
             call = saved.copy()
             call.set_call(nr, *args)
             call.rip = self.remote_site
             self.set_registers(call)
-            result = self._step_over_syscall()
+            with self.steps_allowed():
+                result = self._step_over_syscall()
         finally:
             saved.orig_rax = NO_SYSCALL
             self.set_registers(saved)
-            if blocked:
-                self.set_signal_mask(mask)
         if -4096 < result < 0:
             raise RemoteSyscallError(nr, args, -result)
         return result
