@@ -161,9 +161,9 @@ class Agent:
         if control.payload > payload:
             data = read(at.PAYLOAD + payload, control.payload - payload)
         self._taken = (control.records, control.segments, control.payload)
-        self._time = writer.add_records(
-            self.task, raw, parts, data, self.sites.addresses, self._time
-        )
+        times = (self._time, control.previous_us)
+        self._time = control.previous_us
+        writer.add_records(self.task, raw, parts, data, self.sites.addresses, times)
         self.last_nr = struct.unpack_from("<i", raw, len(raw) - RECORD.size + 4)[0]
         return count
 

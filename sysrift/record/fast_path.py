@@ -49,7 +49,6 @@ _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
 _REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
-_UNMAPPING = {_NR_MUNMAP, _NR_MMAP, _NR_MREMAP}
 _WRITERS = frozenset(WRITERS)
 _NONE: frozenset[int] = frozenset()
 
@@ -131,6 +130,8 @@ class FastPath:
     def _look_at_files(self) -> None:
         """What changes mapped files is the recorder's affair."""
         files = self._recorder.mapped_files
+        if files:
+            files.prune(self._recorder.tracee)
         self.agent.rows.leave_out(_WRITERS if files else _NONE)
 
     # -- stops ----------------------------------------------------------------------------------
@@ -314,8 +315,6 @@ class FastPath:
         elif recorder.shared or recorder.filtered or recorder.reached.memory_opened:
             self.leave()
         else:
-            if recorder.mapped_files and nr in _UNMAPPING:
-                recorder.mapped_files.prune(recorder.tracee)
             self._look_at_files()
             self.following = False
             if self._lent:

@@ -520,7 +520,9 @@ class Recording:
             if any(drained):
                 self.arm_flush()
             if self.writer.pending:
-                self.writer.flush()
+                self.writer.flush_soon()
+            if self.writer.pending:
+                self.arm_flush()
         except OSError as error:
             self._failure = error
 

@@ -93,7 +93,7 @@ def record(options: RecordOptions) -> int:
     affinity = frozenset(os.sched_getaffinity(0))
     cpu = _current_cpu() if options.pin else None
     try:
-        writer = TraceWriter(target, _metadata(options, path, cpu), affinity)
+        writer = TraceWriter(target, _metadata(options, path, cpu), affinity - {cpu} or affinity)
         pid = launch.spawn(path, options.argv, options.environment, cpu)
     except BaseException as error:
         if writer is not None:

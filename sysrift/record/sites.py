@@ -24,10 +24,10 @@ from sysrift.tracee import Mapping, RemoteSyscallError, Tracee
 SYSCALL = b"\x0f\x05"
 _JUMP = 5
 _REACH = 128  # of a short jump, from behind it
-_BEFORE = 256  # bytes decoded ahead of what is looked at, to be in step with the instructions
-_STARTS = (0, 1, 2, 3, 5)
+_BEFORE = 96  # bytes decoded ahead of what is looked at, to be in step with the instructions
+_STARTS = (0, 1, 2)
 _LONGEST = 15
-_FUNCTION = 2048  # bytes before and behind a site that may jump to it
+_FUNCTION = 1024  # bytes before and behind a site that may jump to it
 _NEAR = 0x7000_0000  # of a jump with 32 bits, with something to spare
 _PAGE = 4096
 _TRAMPOLINE = 64

@@ -11,10 +11,10 @@ import os
 import struct
 import uuid
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sysrift.errors import RecordError
 from sysrift.trace import codec
@@ -27,7 +27,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
-from sysrift.trace.packing import Packing
+from sysrift.trace.packing import Packing, RawRecords
 from sysrift.trace.schema import (
     MAJOR,
     MINOR,
@@ -52,12 +52,26 @@ _REMEMBERED = 4096
 """DATA blocks whose content is remembered, to store it once."""
 
 _MOST_SITES = 65535
-_SITE_AT, _DELTA_AT = 2, 12  # offsets in an EventRecord
+_DELTA_AT = 12  # offset in an EventRecord
 _DELTA = struct.Struct("<I")
 
 OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 """(SegmentKind, base argument or ABSOLUTE, offset from it, bytes); instead of bytes
 (length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
+
+
+MOST_PACKINGS, MOST_PACKED = 64, 48 << 20
+"""Blocks of events that may wait to be packed, and bytes of payload in them."""
+
+
+class _Packed(NamedTuple):
+    """A block of events that is being packed."""
+
+    packing: Packing
+    head: bytes  # with the number of sites last
+    spans: bytes
+    first: int
+    events: int
 
 
 class TraceWriteError(OSError):
@@ -99,17 +113,18 @@ class TraceWriter:
         self._numbers: dict[int, int] = {}  # the last event's number, of each living process
         self._spans: dict[int, list[int]] = {}
         self._recent: OrderedDict[bytes, int] = OrderedDict()
-        self._records: list[bytes] = []  # each holds one or more
+        self._records: list[bytes | RawRecords] = []  # each holds one or more
         self._segments: list[bytes] = []
         self._record_count = 0
         self._segment_count = 0
         self._payload: list[bytes] = []
         self._payload_size = 0
         self._sites: dict[int, int] = {}
+        self._raw_sites: dict[int, int] = {}
         self._checksums: list[tuple[int, int, bytes]] = []
         self._block_first = 1
         self._written = 0  # events that are in the file
-        self._packing: tuple[Packing, bytes, int, int] | None = None
+        self._packings: deque[_Packed] = deque()
         self._cpus = cpus
         self._block_time = 0
         self._last_time = 0
@@ -128,7 +143,7 @@ class TraceWriter:
     @property
     def pending(self) -> bool:
         """Whether there are events that are not in the file yet."""
-        return bool(self._records) or self._packing is not None
+        return bool(self._records or self._packings)
 
     # -- blocks ---------------------------------------------------------------------------------
 
@@ -162,8 +177,24 @@ class TraceWriter:
         first: int = 0,
         count: int = 0,
     ) -> int:
-        """Append a block and return its file offset. `packed` data is stored as it is."""
-        self._settle()
+        """Append a block and return its file offset. `packed` data is stored as it is.
+
+        Events that came before it are in the file before it; unless it is DATA, which they need.
+        """
+        if kind != BlockType.DATA:
+            self._settle()
+        return self._add_block(kind, raw, packed=packed, process=process, first=first, count=count)
+
+    def _add_block(
+        self,
+        kind: BlockType,
+        raw: bytes,
+        *,
+        packed: bool = False,
+        process: int = 0,
+        first: int = 0,
+        count: int = 0,
+    ) -> int:
         codec_id, stored = (int(Codec.NONE), raw) if packed else codec.compress(raw)
         flags = 0 if kind in _OPTIONAL else int(BlockFlag.REQUIRED)
         head = (int(kind), int(codec_id), flags, len(stored), len(raw))
@@ -348,7 +379,7 @@ class TraceWriter:
     def _site_index(self, site: int) -> int:
         index = self._sites.get(site)
         if index is None:
-            if len(self._sites) == _MOST_SITES:
+            if len(self._sites) + sum(self._raw_sites.values()) >= _MOST_SITES:
                 self.flush()
             index = self._sites[site] = len(self._sites)
         return index
@@ -374,46 +405,32 @@ class TraceWriter:
         segments: bytes,
         payload: bytes,
         sites: Sequence[int],
-        time_us: int,
-    ) -> int:
+        times_us: tuple[int, int],
+    ) -> None:
         """Append events of process `task` that are in the file's form already.
 
-        `records` is one EventRecord after the other, whose site is an index into `sites`, and the
-        first one's time the difference to `time_us`; `segments` and `payload` are theirs. Returns
-        the last one's time, in microseconds.
+        `records` is one EventRecord after the other, whose site is an index into `sites` (which may
+        grow later), and the first one's time the difference to `times_us[0]`; the last one's is
+        `times_us[1]`, in microseconds. `segments` and `payload` are theirs.
         """
-        width = codec.RECORD.size
-        count = len(records) // width
-        low, high = records[_SITE_AT::width], records[_SITE_AT + 1 :: width]
-        if len(sites) + len(self._sites) > _MOST_SITES:
+        count = len(records) // codec.RECORD.size
+        self._raw_sites[id(sites)] = len(sites)
+        if len(self._sites) + sum(self._raw_sites.values()) > _MOST_SITES:
             self.flush()
+            self._raw_sites = {id(sites): len(sites)}
+        before, last = times_us
         if not self._records:
-            self._block_time = self._last_time = time_us
-        used = set(low) if high.count(0) == count else None
-        indices = {} if used is None else {at: self._site_index(sites[at]) for at in used}
-        changed = bytearray(records)
-        if used is not None and max(indices.values()) < 256:
-            table = bytearray(256)
-            for at, index in indices.items():
-                table[at] = index
-            changed[_SITE_AT::width] = low.translate(bytes(table))
-        else:
-            for at in range(_SITE_AT, len(records), width):
-                index = self._site_index(sites[records[at] | records[at + 1] << 8])
-                changed[at : at + 2] = index.to_bytes(2, "little")
+            self._block_time = self._last_time = before
         (delta,) = _DELTA.unpack_from(records, _DELTA_AT)
-        after = sum(sum(records[_DELTA_AT + at :: width]) << 8 * at for at in range(4))
-        shifted = min(max(time_us + delta - self._last_time, 0), 0xFFFFFFFF)
-        _DELTA.pack_into(changed, _DELTA_AT, shifted)
-        self._last_time += shifted + after - delta
-        self._records.append(bytes(changed))
+        shifted = min(max(before + delta - self._last_time, 0), 0xFFFFFFFF)
+        self._last_time += shifted + last - before - delta
+        self._records.append(RawRecords(records, sites, shifted))
         self._segments.append(segments)
         self._payload.append(payload)
         self._payload_size += len(payload)
         self._record_count += count
         self._segment_count += len(segments) // codec.SEGMENT.size
         self._count_events(task, count)
-        return time_us + after
 
     def add_checksum(self, process: int, digest: bytes) -> None:
         """Note the checksum of a process's writable memory as it is after its newest event."""
@@ -433,55 +450,77 @@ class TraceWriter:
             self.add_block(BlockType.CHECKSUMS, raw)
             self._checksums = []
 
+    def flush_soon(self) -> None:
+        """See that the events gathered so far are in the file before long, without waiting for it.
+
+        Call it again as long as there are `pending` ones.
+        """
+        self._hand_over()
+        while self._packings and not self._packings[0].packing.is_alive():
+            self._write_events(self._packings.popleft())
+        if not self._packings:
+            self.flush()  # checksums
+
     def _hand_over(self) -> None:
-        """Have the events gathered so far compressed; whatever is written next goes behind them."""
+        """Have the events gathered so far packed; the next may follow before that is done."""
         if not self._records:
             return
-        self._settle()
+        count = self._record_count
+        packing = Packing(self._records, self._segments, self._payload, self._sites, self._cpus)
+        head = codec.EVENTS_HEAD.pack(count, self._segment_count, self._block_time, 0)
+        spans = struct.pack("<I", len(self._spans))
+        spans += b"".join(codec.SPAN.pack(process, *s) for process, s in self._spans.items())
+        self._forget_events()
+        while self._packings and (
+            not self._packings[0].packing.is_alive()
+            or len(self._packings) >= MOST_PACKINGS
+            or sum(each.packing.size for each in self._packings) > MOST_PACKED
+        ):
+            self._write_events(self._packings.popleft())
         if self._lost:
             raise TraceWriteError(errno.EIO, "events before these could not be written")
-        count, sites, spans = self._record_count, list(self._sites), self._spans
-        head = codec.EVENTS_HEAD.pack(count, self._segment_count, self._block_time, len(sites))
-        head += struct.pack(f"<{len(sites)}QI", *sites, len(spans))
-        head += b"".join(codec.SPAN.pack(process, *span) for process, span in spans.items())
-        streams = [
-            codec.shuffle(b"".join(self._records), codec.RECORD.size),
-            codec.shuffle(b"".join(self._segments), codec.SEGMENT.size),
-            b"".join(self._payload),
-        ]
-        self._forget_events()
-        self._packing = Packing(streams, self._cpus), head, self._block_first, count
+        self._packings.append(_Packed(packing, head, spans, self._block_first, count))
         self._block_first += count
-        self._packing[0].start()
+        packing.start()
 
     def _settle(self) -> None:
-        """Write the block of events that is being compressed, if there is one."""
-        if self._packing is None:
-            return
-        (packing, head, first, count), self._packing = self._packing, None
-        packed = packing.result()
-        parts = [head]
-        for raw, (codec_id, stored) in zip(packing.streams, packed):
-            parts.append(codec.STREAM.pack(codec_id, len(raw), len(stored)))
-        parts.extend(stored for _, stored in packed)
+        """Write the blocks of events that are being packed."""
+        while self._packings:
+            self._write_events(self._packings.popleft())
+
+    def _write_events(self, packed: _Packed) -> None:
+        packing, head, spans, first, count = packed
+        streams = packing.result()
+        sites = list(packing.sites)
+        count_at = codec.EVENTS_HEAD.size - 4
+        parts = [head[:count_at], struct.pack(f"<I{len(sites)}Q", len(sites), *sites), spans]
+        for codec_id, length, stored in streams:
+            parts.append(codec.STREAM.pack(codec_id, length, len(stored)))
+        parts.extend(stored for _, _, stored in streams)
         body = b"".join(parts)
-        self._lost = True  # unless it can be written
-        self.add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
+        was_lost, self._lost = self._lost, True  # unless it can be written
+        if was_lost:
+            raise TraceWriteError(errno.EIO, "events before these could not be written")
+        self._add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
         self._lost = False
-        self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(packed[2][1])
+        self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(streams[2][2])
         self._written = first + count - 1
 
     def _forget_events(self) -> None:
         self._records, self._segments, self._payload = [], [], []
         self._record_count = self._segment_count = self._payload_size = 0
         self._sites = {}
+        self._raw_sites = {}
         self._spans = {}
+
+    def _abandon_packings(self) -> None:
+        for each in self._packings:
+            each.packing.join()
+        self._packings.clear()
 
     def drop_pending(self) -> None:
         """Forget events that are not in the file; after a failed write."""
-        if self._packing is not None:
-            self._packing[0].join()
-        self._packing = None
+        self._abandon_packings()
         self._forget_events()
         self._checksums = []
         self.events = self._written
@@ -516,9 +555,7 @@ class TraceWriter:
 
     def abandon(self) -> None:
         """Close the file as it is."""
-        if self._packing is not None:
-            self._packing[0].join()
-            self._packing = None
+        self._abandon_packings()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
