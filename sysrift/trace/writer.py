@@ -60,7 +60,7 @@ OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 (length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
 
 
-MOST_PACKINGS, MOST_PACKED = 64, 48 << 20
+MOST_PACKINGS, MOST_PACKED = 64, 24 << 20
 """Blocks of events that may wait to be packed, and bytes of payload in them."""
 
 
