@@ -43,7 +43,7 @@ class Agent:
         self._ranges = b""
         self._remapped = False
         self._remapped_times = 0
-        self.rows = Rows(tracee.write)
+        self.rows = Rows(tracee.write_own)
         self._dispatching = False
         sites.remote_syscall = self.remote_syscall
 
@@ -67,7 +67,7 @@ class Agent:
         control = Control()
         control.task, control.start_ns = task, start_ns
         control.last_us = control.previous_us = agent._time = now_us
-        tracee.write(at.CONTROL, bytes(control))
+        tracee.write_own(at.CONTROL, bytes(control))
         return agent
 
     def copy(self, tracee: Tracee, task: int) -> Agent:
@@ -76,7 +76,7 @@ class Agent:
         other._taken, other._time, other.last_nr = self._taken, self._time, self.last_nr
         other._remapped, other._remapped_times = self._remapped, self._remapped_times
         other._maps, other._ranges = list(self._maps), self._ranges
-        other.rows = self.rows.copy(tracee.write)
+        other.rows = self.rows.copy(tracee.write_own)
         other.set("task", task)
         return other
 
@@ -90,7 +90,7 @@ class Agent:
     def set(self, field: str, value: int) -> None:
         """Write one field of the control page."""
         size = getattr(Control, field).size
-        self.tracee.write(Control.address(field), value.to_bytes(size, "little"))
+        self.tracee.write_own(Control.address(field), value.to_bytes(size, "little"))
 
     def read(self) -> Control:
         """Read the control page."""
@@ -171,7 +171,7 @@ class Agent:
         """All events have been taken: let the agent begin anew."""
         self._taken = (0, 0, 0)
         first = Control.address("records")
-        self.tracee.write(first, bytes(12))
+        self.tracee.write_own(first, bytes(12))
 
     @property
     def room(self) -> int:
@@ -236,7 +236,7 @@ class Agent:
         if packed == self._ranges:
             return False
         self._ranges = packed
-        self.tracee.write(at.RANGES, packed)
+        self.tracee.write_own(at.RANGES, packed)
         self.set("ranges", len(ranges))
         return True
 

@@ -40,6 +40,7 @@ from sysrift.tracee.registers import MASK, NO_SYSCALL, signed
 if TYPE_CHECKING:
     from sysrift.record.recorder import Recorder
 
+_SIGSYS = struct.Struct("<8xi16xI")  # si_code and si_arch of a siginfo_t
 _SYS_USER_DISPATCH = 2  # si_code of SIGSYS (include/uapi/asm-generic/siginfo.h)
 _PR_SET_SYSCALL_USER_DISPATCH = 59
 _NR_PRCTL, _NR_MMAP, _NR_BRK = NAMES["prctl"], NAMES["mmap"], NAMES["brk"]
@@ -85,6 +86,7 @@ class FastPath:
     def born(self, child: Recorder) -> FastPath:
         """What a forked process of this one has, at its first stop."""
         fast = FastPath(child, self.agent.copy(child.tracee, child.id))
+        fast._attention = True  # perhaps: it has a copy of its parent's control page
         fast.ask(False)
         fast.agent.dispatch(True)
         return fast
@@ -146,9 +148,9 @@ class FastPath:
             return False
         tracee = recorder.tracee
         if event == 0 and sig == signal.SIGSYS and not self.following:
-            code = struct.unpack_from("<i", tracee.siginfo(), 8)[0]
+            code, arch = _SIGSYS.unpack_from(tracee.siginfo())
             if code == _SYS_USER_DISPATCH:
-                self._dispatched(tracee.registers())
+                self._dispatched(tracee.registers(), arch)
                 return True
         registers = tracee.registers()
         inside = AGENT_START <= registers.rip < AGENT_END
@@ -229,8 +231,8 @@ class FastPath:
 
     # -- calls that come to the recorder --------------------------------------------------------
 
-    def _dispatched(self, registers: Registers) -> None:
-        """A `syscall` instruction was executed that is not patched."""
+    def _dispatched(self, registers: Registers, arch: int) -> None:
+        """A `syscall` instruction was executed that is not patched (or int $0x80, by `arch`)."""
         recorder, agent = self._recorder, self.agent
         address = registers.rip = registers.rip - 2
         registers.orig_rax = NO_SYSCALL
@@ -243,7 +245,7 @@ class FastPath:
             self.leave()
             recorder.resume()
             return
-        if not agent.rows.give(nr, registers.arguments):
+        if arch != pt.AUDIT_ARCH_X86_64 or not agent.rows.give(nr, registers.arguments):
             self._follow(registers, address)
             return
         recorder.tracee.set_registers(registers)

@@ -148,7 +148,7 @@ class Sites:
 
     def _describe(self, site: Site, resume: int) -> None:
         fields = DESCRIPTOR.pack(site.address + 2, resume, site.id, 0)
-        self._tracee.write(site.descriptor, fields)
+        self._tracee.write_own(site.descriptor, fields)
 
     def _patched(self, site: Site, mapping: Mapping | None, taken: list[Mapping]) -> Site:
         fit = mapping is not None and not mapping.shared and mapping.prot & 6 == 4
@@ -169,7 +169,9 @@ class Sites:
         displaced = self._tracee.read_own(at, _JUMP)
         patched = site._replace(hole=at, displaced=displaced, trampoline=trampoline, wide=wide)
         self._sites[site.address] = patched
-        self._patch(patched)
+        self._tracee.write_own(patched.hole, patched.long_jump)
+        if not wide:
+            self._tracee.write_own(patched.address, patched.short_jump)
         return patched
 
     def _used_holes(self) -> list[int]:
@@ -195,7 +197,7 @@ class Sites:
             back = site.address + 2 + len(behind) - (resume + len(behind) + _JUMP)
             code += behind + b"\xe9" + struct.pack("<i", back)
             self._describe(site, resume)
-        self._tracee.write(at, code)
+        self._tracee.write_own(at, code)
         return at
 
     def _map_near(self, site: int, taken: list[Mapping]) -> int | None:
@@ -220,7 +222,7 @@ class Sites:
         self.give_up_wide(site.address)
         site = self._sites.get(site.address, site)
         if site.hole:
-            self._tracee.write(site.address, SYSCALL)
+            self._tracee.write_own(site.address, SYSCALL)
 
     def give_up_wide(self, address: int) -> None:
         """The program is, or will be, at a site: one that is wide is patched no more."""
@@ -281,14 +283,10 @@ class Sites:
         for site in list(self._sites.values()):
             if site.hole:
                 try:
-                    self._patch(site)
+                    self._tracee.write(site.hole, site.long_jump)
+                    self.put_back(site)
                 except BadAddress:
                     del self._sites[site.address]  # unmapped
-
-    def _patch(self, site: Site) -> None:
-        self._tracee.write(site.hole, site.long_jump)
-        if not site.wide:
-            self._tracee.write(site.address, site.short_jump)
 
     def unmap(self) -> None:
         """Unmap the trampolines; no site may be patched any more."""

@@ -158,6 +158,13 @@ class Tracee:
         if view:
             raise BadAddress(f"no memory at {address:#x}")
 
+    def write_own(self, address: int, data: bytes) -> None:
+        """Write memory that tracing itself has put there. ProcessLookupError as for `read_own`."""
+        try:
+            self.write(address, data)
+        except BadAddress:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+
     # -- registers ------------------------------------------------------------------------------
 
     def registers(self) -> Registers:
