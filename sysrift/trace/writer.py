@@ -68,10 +68,9 @@ class _Packed(NamedTuple):
     """A block of events that is being packed."""
 
     packing: Packing
-    head: bytes  # with the number of sites last
+    head: tuple[int, int, int]  # how many events, how many segments, time
     spans: bytes
     first: int
-    events: int
 
 
 class TraceWriteError(OSError):
@@ -172,32 +171,30 @@ class TraceWriter:
         kind: BlockType,
         raw: bytes,
         *,
-        packed: bool = False,
         process: int = 0,
         first: int = 0,
-        count: int = 0,
     ) -> int:
-        """Append a block and return its file offset. `packed` data is stored as it is.
+        """Append a block and return its file offset.
 
         Events that came before it are in the file before it; unless it is DATA, which they need.
         """
         if kind != BlockType.DATA:
             self._settle()
-        return self._add_block(kind, raw, packed=packed, process=process, first=first, count=count)
+        return self._append(kind, codec.compress(raw), len(raw), process, first, 0)
 
-    def _add_block(
+    def _append(
         self,
         kind: BlockType,
-        raw: bytes,
-        *,
-        packed: bool = False,
-        process: int = 0,
-        first: int = 0,
-        count: int = 0,
+        packed: tuple[int, bytes],
+        length: int,
+        process: int,
+        first: int,
+        count: int,
     ) -> int:
-        codec_id, stored = (int(Codec.NONE), raw) if packed else codec.compress(raw)
+        """Append what `codec.compress` has made of `length` bytes."""
+        codec_id, stored = packed
         flags = 0 if kind in _OPTIONAL else int(BlockFlag.REQUIRED)
-        head = (int(kind), int(codec_id), flags, len(stored), len(raw))
+        head = (int(kind), int(codec_id), flags, len(stored), length)
         crc = zlib.crc32(stored, zlib.crc32(codec.BLOCK_HEADER.pack(*head, 0, process, first)))
         offset = self._offset
         self._write(codec.BLOCK_HEADER.pack(*head, crc, process, first) + stored)
@@ -456,8 +453,7 @@ class TraceWriter:
         Call it again as long as there are `pending` ones.
         """
         self._hand_over()
-        while self._packings and not self._packings[0].packing.is_alive():
-            self._write_events(self._packings.popleft())
+        self._write_packed()
         if not self._packings:
             self.flush()  # checksums
 
@@ -465,23 +461,30 @@ class TraceWriter:
         """Have the events gathered so far packed; the next may follow before that is done."""
         if not self._records:
             return
-        count = self._record_count
         packing = Packing(self._records, self._segments, self._payload, self._sites, self._cpus)
-        head = codec.EVENTS_HEAD.pack(count, self._segment_count, self._block_time, 0)
+        head = (self._record_count, self._segment_count, self._block_time)
         spans = struct.pack("<I", len(self._spans))
         spans += b"".join(codec.SPAN.pack(process, *s) for process, s in self._spans.items())
         self._forget_events()
-        while self._packings and (
-            not self._packings[0].packing.is_alive()
-            or len(self._packings) >= MOST_PACKINGS
+        self._write_packed()
+        while (
+            len(self._packings) >= MOST_PACKINGS
             or sum(each.packing.size for each in self._packings) > MOST_PACKED
         ):
             self._write_events(self._packings.popleft())
+        self._refuse_gap()
+        self._packings.append(_Packed(packing, head, spans, self._block_first))
+        self._block_first += head[0]
+        packing.start()
+
+    def _refuse_gap(self) -> None:
         if self._lost:
             raise TraceWriteError(errno.EIO, "events before these could not be written")
-        self._packings.append(_Packed(packing, head, spans, self._block_first, count))
-        self._block_first += count
-        packing.start()
+
+    def _write_packed(self) -> None:
+        """Write the blocks of events that have been packed."""
+        while self._packings and not self._packings[0].packing.is_alive():
+            self._write_events(self._packings.popleft())
 
     def _settle(self) -> None:
         """Write the blocks of events that are being packed."""
@@ -489,22 +492,24 @@ class TraceWriter:
             self._write_events(self._packings.popleft())
 
     def _write_events(self, packed: _Packed) -> None:
-        packing, head, spans, first, count = packed
+        packing, head, spans, first = packed
         streams = packing.result()
+        self._refuse_gap()
         sites = list(packing.sites)
-        count_at = codec.EVENTS_HEAD.size - 4
-        parts = [head[:count_at], struct.pack(f"<I{len(sites)}Q", len(sites), *sites), spans]
+        parts = [
+            codec.EVENTS_HEAD.pack(*head, len(sites)),
+            struct.pack(f"<{len(sites)}Q", *sites),
+            spans,
+        ]
         for codec_id, length, stored in streams:
             parts.append(codec.STREAM.pack(codec_id, length, len(stored)))
         parts.extend(stored for _, _, stored in streams)
         body = b"".join(parts)
-        was_lost, self._lost = self._lost, True  # unless it can be written
-        if was_lost:
-            raise TraceWriteError(errno.EIO, "events before these could not be written")
-        self._add_block(BlockType.EVENTS, body, packed=True, first=first, count=count)
+        self._lost = True  # unless it can be written
+        self._append(BlockType.EVENTS, (Codec.NONE, body), len(body), 0, first, head[0])
         self._lost = False
         self.overhead_bytes += codec.BLOCK_HEADER.size + len(body) - len(streams[2][2])
-        self._written = first + count - 1
+        self._written = first + head[0] - 1
 
     def _forget_events(self) -> None:
         self._records, self._segments, self._payload = [], [], []
