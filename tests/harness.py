@@ -269,6 +269,37 @@ def descendants(of: int) -> list[Process]:
     return found
 
 
+def computing_python(passes: int) -> str:
+    """A Python script that computes, while a timer interrupts it every 3 ms; what its handler saw
+    of the computation is printed at the end."""
+    return f"""
+import signal
+seen, n, x = [], 0, 1
+signal.signal(signal.SIGALRM, lambda sig, frame: seen.append((n, frame.f_lasti)))
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+while n < {passes}:
+    n += 1
+    x = (x * 6364136223846793005 + n) & 0xFFFFFFFFFFFFFFFF
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(x, seen)
+"""
+
+
+def kill_recorder(words: Sequence[str | Path], seconds: float, program: str = "") -> None:
+    """Start a sysrift-record with these arguments, and kill it so many seconds after its program,
+    the process of that name, has come to be. That has to die, too."""
+    recorder = subprocess.Popen([command("sysrift-record"), *words], stdout=subprocess.DEVNULL)
+    try:
+        pid = wait_until(
+            lambda: [p.pid for p in descendants(recorder.pid) if program in (p.name, "")]
+        )[0]
+        time.sleep(seconds)
+    finally:
+        recorder.kill()
+        recorder.wait()
+    wait_until(lambda: is_gone(pid), what="the program dies with its recorder")
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process is dead (a zombie that nobody waits for is)."""
     try:

@@ -12,6 +12,7 @@ import re
 
 import gdb
 from sysrift.tracee import Tracee
+from sysrift_gdb.debug_traps import INT3
 from sysrift_gdb.line_steps import Line
 
 _JUMP = re.compile(r"^(?:bnd |notrack )?(j[a-z]+)(?:,p[nt])?\s+0x([0-9a-f]+)")
@@ -19,7 +20,6 @@ _PLAIN = re.compile(
     r"^(?:(?:v?mov|cmov|set|cmp|test|add|sub|and|or|xor|inc|dec|lea|neg|not|sh[lr]|sar|imul|nop|c[bwdq]"
     r"|cltq|cqto|cwtl|pause|ucomis|comis|cvt|pxor|xchg|lock)[a-z0-9]*)\b"
 )
-_INT3 = b"\xcc"
 _MOST_BYTES = 512
 """Of a line at most: a longer one is hardly a loop that takes long."""
 
@@ -63,9 +63,9 @@ class LineLoop:
         """Put a breakpoint behind each way out, where there is none."""
         for address in self._exits:
             byte = tracee.read(address, 1)
-            if byte != _INT3:
+            if byte != INT3:
                 self._replaced[address] = byte
-                tracee.write(address, _INT3)
+                tracee.write(address, INT3)
 
     def take_away(self, tracee: Tracee) -> None:
         """Take those away."""

@@ -142,6 +142,17 @@ class PointFinder:
         self._tracee.resume(request)
         return self._tracee.wait()
 
+    def _next_stop(self) -> tuple[int, Registers] | Search:
+        """Let it run to the next signal, or a system call, which ends the search: the signal, and
+        the registers."""
+        while True:
+            status = self._resume(pt.PTRACE_SYSEMU)
+            registers = self._tracee.registers()
+            if status == SYSCALL_STOP:
+                return Search(Came.SYSCALL, registers)
+            if not status >> 16:
+                return os.WSTOPSIG(status), registers
+
     def _is_watchpoint(self) -> bool:
         """Whether a SIGTRAP just now came from a debugger's debug register."""
         self._hits = self._tracee.watchpoint_hits if self._watched else 0
@@ -183,14 +194,11 @@ class PointFinder:
     def _run(self, patch: Patch, limit: _CpuLimit) -> Search:
         tracee = self._tracee
         while True:
-            status = self._resume(pt.PTRACE_SYSEMU)
-            registers = tracee.registers()
-            if status == SYSCALL_STOP:
-                return Search(Came.SYSCALL, registers)
-            if status >> 16:
-                continue
+            stop = self._next_stop()
+            if isinstance(stop, Search):
+                return stop
+            sig, registers = stop
             self._stops += 1
-            sig = os.WSTOPSIG(status)
             if sig == signal.SIGTRAP and self._is_watchpoint():
                 if registers.rip == patch.called:
                     return self._finish_call(patch)
@@ -283,13 +291,10 @@ class PointFinder:
         tracee = self._tracee
         expected = signal.SIGTRAP, self.site, _TRAP_HWBKPT
         while time.monotonic() < until:
-            status = self._resume(pt.PTRACE_SYSEMU)
-            registers = tracee.registers()
-            if status == SYSCALL_STOP:
-                return Search(Came.SYSCALL, registers)
-            if status >> 16:
-                continue
-            sig = os.WSTOPSIG(status)
+            stop = self._next_stop()
+            if isinstance(stop, Search):
+                return stop
+            sig, registers = stop
             if (sig, registers.rip, self._code_of_signal()) != expected:
                 return Search(Came.STOP, registers, sig, self._raised())
             if self.is_here(registers):
@@ -319,15 +324,12 @@ class PointFinder:
                 continue
             if not theirs:
                 tracee.write(self.site, bytes((INT3,)))
-            status = self._resume(pt.PTRACE_SYSEMU)
+            stop = self._next_stop()
             if not theirs:
                 tracee.write(self.site, original)
-            registers = tracee.registers()
-            if status == SYSCALL_STOP:
-                return Search(Came.SYSCALL, registers)
-            if status >> 16:
-                continue
-            sig = os.WSTOPSIG(status)
+            if isinstance(stop, Search):
+                return stop
+            sig, registers = stop
             trapped = sig == signal.SIGTRAP and not self._is_watchpoint()
             if theirs or not trapped or registers.rip != self.site + 1:
                 # Also on the pass that is meant: they see their breakpoint, and then the event.

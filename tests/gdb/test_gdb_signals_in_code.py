@@ -18,7 +18,7 @@ from typing import Any
 
 import harness
 import pytest
-from harness import line_of
+from harness import computing_python, line_of
 from rewriting import forge
 
 from sysrift.trace import Event, EventFlag, EventKind, SegmentKind
@@ -182,17 +182,7 @@ def test_the_signal_that_kills(recorded: Replay, in_gdb: Replay) -> None:
     assert "divergence" not in run.text, run.text
 
 
-PYTHON = """
-import signal
-seen, n, x = [], 0, 1
-signal.signal(signal.SIGALRM, lambda sig, frame: seen.append((n, frame.f_lasti)))
-signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-while n < 1500000:
-    n += 1
-    x = (x * 6364136223846793005 + n) & 0xFFFFFFFFFFFFFFFF
-signal.setitimer(signal.ITIMER_REAL, 0)
-print(x, seen)
-"""
+PYTHON = computing_python(1500000)
 
 
 def test_an_interpreter_that_computes(recorded: Replay, in_gdb: Replay) -> None:

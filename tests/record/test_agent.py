@@ -21,25 +21,21 @@ from harness import (
     assert_faithful,
     command,
     descendants,
-    is_gone,
+    kill_recorder,
     record,
     run,
     sysrift,
     wait_until,
 )
+from rewriting import events_of
 
 from sysrift.trace import Event, EventKind, SegmentKind
-from sysrift.trace.reader import Trace
 
 Fixture = Callable[[str], Path]
 
 AT_ONCE = ["-q", "--checksum=200", "--agent=1"]
 BY_STOPS = ["-q", "--checksum=200", "--no-agent"]
 PLAIN_LOOP = "import os\nfor i in range({}): os.getppid()\nprint(os.getppid() > 0)"
-
-
-def events_of(trace: Path) -> list[Event]:
-    return list(Trace(trace).events())
 
 
 def essence(event: Event) -> tuple[object, ...]:
@@ -185,14 +181,7 @@ def test_let_go_in_the_midst_of_calls() -> None:
 def test_recorder_killed_leaves_a_trace_that_is_faithful_to_its_end(trace_dir: Path) -> None:
     trace = trace_dir / "killed.srl"
     argv = [sys.executable, "-S", "-c", PLAIN_LOOP.format(100_000_000)]
-    recorder = subprocess.Popen([command("sysrift-record"), "-q", "--agent", "-o", trace, *argv])
-    try:
-        program = wait_until(lambda: [p.pid for p in descendants(recorder.pid)])[0]
-        time.sleep(1.2)
-    finally:
-        recorder.kill()
-        recorder.wait()
-    wait_until(lambda: is_gone(program), what="the program dies with its recorder")
+    kill_recorder(["-q", "--agent", "-o", trace, *argv], 1.2)
     info = sysrift("info", trace)
     assert re.search("cut off|not closed|incomplete|abnormal", info.stdout, re.I), info
     assert_faithful(trace)

@@ -28,6 +28,7 @@ from harness import (
     descendants,
     gdb_batch,
     is_gone,
+    kill_recorder,
     record,
     run,
     sysrift,
@@ -413,19 +414,8 @@ def test_recorder_killed_leaves_a_usable_trace_and_no_program(
     fixture_program: Fixture, trace_dir: Path
 ) -> None:
     trace = trace_dir / "killed.srl"
-    recorder = subprocess.Popen(
-        [command("sysrift-record"), "-q", "-o", trace, fixture_program("many_calls"), "10000000"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        program = wait_until(
-            lambda: [p.pid for p in descendants(recorder.pid) if p.name == "many_calls"]
-        )[0]
-        time.sleep(2.5)
-    finally:
-        recorder.kill()
-        recorder.wait()
-    wait_until(lambda: is_gone(program), what="the program dies with its recorder")
+    words = ["-q", "-o", trace, fixture_program("many_calls"), "10000000"]
+    kill_recorder(words, 2.5, "many_calls")
     info = sysrift("info", trace)
     assert info.returncode == 0, info
     assert re.search("abnormal|cut off|not closed|incomplete", info.stdout, re.I), info

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Recording, assert_faithful, record, sysrift, verify
+from harness import Recording, assert_faithful, computing_python, record, sysrift, verify
 from rewriting import events_of, forge
 
 from sysrift.trace import Event, EventFlag, EventKind, SegmentKind
@@ -109,17 +109,7 @@ def test_a_signal_that_kills(fixture_program: Fixture) -> None:
     assert "killed by SIGALRM" in assert_faithful(recording.trace).stdout
 
 
-PYTHON = """
-import signal, sys
-seen, n, x = [], 0, 1
-signal.signal(signal.SIGALRM, lambda sig, frame: seen.append((n, frame.f_lasti)))
-signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
-while n < 2500000:
-    n += 1
-    x = (x * 6364136223846793005 + n) & 0xFFFFFFFFFFFFFFFF
-signal.setitimer(signal.ITIMER_REAL, 0)
-print(x, seen)
-"""
+PYTHON = computing_python(2500000)
 
 
 def test_an_interpreter_that_computes(tmp_path: Path) -> None:
