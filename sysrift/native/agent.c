@@ -214,13 +214,17 @@ static int in_range(u64 address, s64 length) {
 enum { NR_MMAP = 9, NR_MUNMAP = 11, PROT_READ_WRITE = 3 };
 enum { MAP_PLAIN = 0x22, MAP_HARMLESS = 0x24000 }; /* PRIVATE ANONYMOUS; NORESERVE, STACK */
 
+static u64 whole_pages(u64 length) {
+    return (length + 4095) & ~4095UL;
+}
+
 static int is_plain_mapping(u64 nr, const u64 *args) {
     struct control *c = CONTROL;
     if (nr == NR_MMAP)
         return !args[0] && args[2] == PROT_READ_WRITE && (args[3] & ~MAP_HARMLESS) == MAP_PLAIN &&
                c->owned < MAX_OWN && c->ranges < MAX_RANGES;
     for (u32 i = 0; i < c->owned; i++)
-        if (args[0] == c->own[i].start && args[0] + ((args[1] + 4095) & ~4095UL) == c->own[i].end)
+        if (args[0] == c->own[i].start && args[0] + whole_pages(args[1]) == c->own[i].end)
             return c->ranges < MAX_RANGES;
     return 0;
 }
@@ -316,13 +320,12 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     for (int i = 0; i < row->count; i++) {
         const struct item *item = &row->items[i];
         u64 address = args[item->argument];
-        if (!address) continue;
         if (item->outcomes & INPUT) {
-            most += item->shown;
+            if (address) most += item->shown;
             continue;
         }
         s64 length = measure(item, args, MAX_RW_COUNT);
-        if (length <= 0 || address + length > ADDRESS_END) continue;
+        if (!in_range(address, length)) continue;
         most += length;
         if (most > MAX_PAYLOAD) return handover(REASON_LARGE);
         if (known(address, 1) < (u64)length) return handover(REASON_RANGE);
@@ -375,7 +378,7 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     }
     if (row->flags & ROW_BLOCKS) c->until_clock = 0;
     if (row->flags & ROW_MAPS && outcome == SUCCESS) {
-        u64 length = (args[1] + 4095) & ~4095UL;
+        u64 length = whole_pages(args[1]);
         if (r->rax == NR_MMAP)
             note_mapped(result, result + length);
         else
@@ -384,7 +387,7 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     for (int i = 0; i < row->count; i++) {
         const struct item *item = &row->items[i];
         u64 address = args[item->argument];
-        if (!(item->outcomes & outcome) || !address) continue;
+        if (!(item->outcomes & outcome)) continue;
         s64 length = measure(item, args, result);
         if (in_range(address, length)) add(&part, SEGMENT_OUT, item->argument, address, length);
     }

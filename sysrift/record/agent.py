@@ -21,7 +21,6 @@ _NR_MMAP, _NR_MPROTECT, _NR_MUNMAP = NAMES["mmap"], NAMES["mprotect"], NAMES["mu
 _READ_WRITE, _READ_EXECUTE = 3, 5
 _MAP_FLAGS = 0x100000 | 0x02 | 0x20 | 0x4000  # FIXED_NOREPLACE, PRIVATE, ANONYMOUS, NORESERVE
 _DISPATCH = struct.Struct("<4Q")  # struct ptrace_sud_config (include/uapi/linux/ptrace.h)
-_RESULT_AT = 24  # of struct record
 _SEQUENCE_TRIES = 100
 
 
@@ -41,8 +40,9 @@ class Agent:
         self._time = 0  # of that event, microseconds
         self._maps: list[Mapping] = []
         self._ranges = b""
-        self._remapped = False
-        self._remapped_times = 0
+        self._maps_are_old = False
+        self.remapped = 0
+        """How often the agent has mapped or unmapped memory."""
         self.rows = Rows(tracee.write_own)
         self._dispatching = False
         sites.remote_syscall = self.remote_syscall
@@ -74,16 +74,11 @@ class Agent:
         """The agent of a forked process, in whose memory it is already."""
         other = Agent(tracee, self.code, self.sites.copy(tracee), task)
         other._taken, other._time, other.last_nr = self._taken, self._time, self.last_nr
-        other._remapped, other._remapped_times = self._remapped, self._remapped_times
+        other._maps_are_old, other.remapped = self._maps_are_old, self.remapped
         other._maps, other._ranges = list(self._maps), self._ranges
         other.rows = self.rows.copy(tracee.write_own)
         other.set("task", task)
         return other
-
-    @property
-    def has_remapped(self) -> int:
-        """How often the agent has mapped or unmapped memory."""
-        return self._remapped_times
 
     # -- the control page -----------------------------------------------------------------------
 
@@ -141,8 +136,8 @@ class Agent:
                 break
         else:
             return 0
-        if control.remapped != self._remapped_times:
-            self._remapped, self._remapped_times = True, control.remapped
+        if control.remapped != self.remapped:
+            self._maps_are_old, self.remapped = True, control.remapped
             self._maps = []
         records, segments, payload = self._taken
         count = control.records - records
@@ -150,16 +145,9 @@ class Agent:
             return 0
         read = self.tracee.read_own
         raw = read(at.RECORDS + records * RECORD.size, count * RECORD.size)
-        if control.segments > segments:
-            parts = read(
-                at.SEGMENTS + segments * SEGMENT.size,
-                (control.segments - segments) * SEGMENT.size,
-            )
-        else:
-            parts = b""
-        data = b""
-        if control.payload > payload:
-            data = read(at.PAYLOAD + payload, control.payload - payload)
+        width = SEGMENT.size
+        parts = read(at.SEGMENTS + segments * width, (control.segments - segments) * width)
+        data = read(at.PAYLOAD + payload, control.payload - payload)
         self._taken = (control.records, control.segments, control.payload)
         times = (self._time, control.previous_us)
         self._time = control.previous_us
@@ -174,11 +162,11 @@ class Agent:
         self.tracee.write_own(first, bytes(12))
 
     @property
-    def room(self) -> int:
-        """How many more events fit."""
-        return at.MAX_RECORDS - self._taken[0]
+    def taken(self) -> int:
+        """How many of the events that the agent has now have been taken out."""
+        return self._taken[0]
 
-    # -- memory ------------------------------------------------------------------------
+    # -- memory ---------------------------------------------------------------------------------
 
     def mapping(self, address: int) -> Mapping | None:
         """What lies at an address."""
@@ -197,14 +185,14 @@ class Agent:
     def look_at_memory(self) -> bool:
         """Tell the agent which memory there is; False when it knew that already."""
         self._maps = read_maps(self.tracee.pid)
-        if self._remapped:
-            self._remapped, self._ranges = False, b""
+        if self._maps_are_old:
+            self._maps_are_old, self._ranges = False, b""
         return self._tell_ranges()
 
     def memory_changed(self, start: int, end: int) -> None:
         """Something was unmapped, or mapped anew, or protected."""
         self.set("owned", 0)
-        if self._remapped:
+        if self._maps_are_old:
             # The agent has mapped memory by itself: what is known here is old.
             self.look_at_memory()
             return

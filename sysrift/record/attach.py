@@ -275,9 +275,7 @@ class AttachedRecording(Recording):
             self.stopped = message
             if not self._requested and self.failed is None:
                 self._warn(f"recording stops here, the program goes on: {message}")
-            self._dismiss_sharers(recorder)
-            self._detach(recorder)
-            self._forget(recorder, End("stopped", message=message))
+            self._release(recorder, message)
         else:
             super()._let_go(recorder, message)
 

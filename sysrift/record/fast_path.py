@@ -30,7 +30,7 @@ from sysrift.record.call import Call
 from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
 from sysrift.record.sites import Site
-from sysrift.record.special import CLONE_UNTRACED
+from sysrift.record.special import CLONE_UNTRACED, clone_flags, whole_pages
 from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
@@ -51,6 +51,7 @@ _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
 _REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
 _WRITERS = frozenset(WRITERS)
+_STOPS_INSIDE = 64  # that leaving the agent takes at most
 _NONE: frozenset[int] = frozenset()
 
 
@@ -105,13 +106,13 @@ class FastPath:
 
     def take(self) -> bool:
         """Put what the agent has recorded into the trace. The process may be running."""
-        before = self.agent.has_remapped
+        before = self.agent.remapped
         try:
             return bool(self.agent.take(self._recorder.writer))
         except ProcessLookupError:
             return False
         finally:
-            if self.agent.has_remapped != before:
+            if self.agent.remapped != before:
                 self._recorder.reached.writable.forget()
 
     def ask(self, wanted: bool) -> None:
@@ -125,9 +126,9 @@ class FastPath:
         every = self._recorder.options.checksum_every
         if not every:
             return
-        taken = at.MAX_RECORDS - self.agent.room
         due = every - self._recorder.writer.number(self._recorder.id) % every
-        self.agent.set("trap_at", taken + due if due <= self.agent.room else 0)
+        trap_at = self.agent.taken + due
+        self.agent.set("trap_at", trap_at if trap_at <= at.MAX_RECORDS else 0)
 
     def _look_at_files(self) -> None:
         """What changes mapped files is the recorder's affair."""
@@ -178,7 +179,7 @@ class FastPath:
         siginfo = tracee.siginfo()
         if is_synchronous(sig, siginfo):
             # The agent touched memory that is not there after all.
-            before = self.agent.read().phase == 1
+            before = self.agent.last.phase == 1
             registers.rip = self.agent.code.bail if before else self.agent.code.by_hand
             registers.orig_rax = NO_SYSCALL
             if before:
@@ -201,23 +202,17 @@ class FastPath:
         if code.precheck <= registers.rip < code.after:
             registers.rip = code.bail
             self.agent.set("reason", at.REASON_ATTENTION)
-        elif registers.rip == code.after and signed(registers.rax) in RESTARTS:
-            # The kernel shall not make the call again: its interruption is an event.
-            registers.orig_rax = NO_SYSCALL
-        else:
+        elif registers.rip != code.after or signed(registers.rax) not in RESTARTS:
             return
+        # The kernel shall not make an interrupted call again: its interruption is an event.
         registers.orig_rax = NO_SYSCALL
         self._recorder.tracee.set_registers(registers)
 
     def _dies_inside(self) -> None:
         """Killed while the agent made a call: that is the last event."""
-        control = self.agent.read()
-        if control.phase == 0:
-            return
-        registers = self._program_registers()
-        site = self.agent.sites.of_descriptor(registers.rcx)
-        if site is not None:
-            self._recorder.call = self._call(registers, site, control.crc)
+        if self.agent.last.phase != 0:
+            registers = self._program_registers()
+            self._recorder.call = self._call(registers, self._site(registers))
 
     def _program_registers(self) -> Registers:
         """The program's own registers, while it is in the agent's C code, or behind it."""
@@ -227,7 +222,15 @@ class FastPath:
             setattr(registers, name, value)
         registers.rsp = self.agent.last.saved_rsp
         registers.r11 = registers.eflags
+        registers.orig_rax = NO_SYSCALL
         return registers
+
+    def _site(self, registers: Registers) -> Site:
+        """The site of the call at hand, by the program's registers while the agent has it."""
+        site = self.agent.sites.of_descriptor(registers.rcx)
+        if site is None:
+            raise RuntimeError(f"the agent names no site: {registers.rcx:#x}")
+        return site
 
     # -- calls that come to the recorder --------------------------------------------------------
 
@@ -248,16 +251,19 @@ class FastPath:
         if arch != pt.AUDIT_ARCH_X86_64 or not agent.rows.give(nr, registers.arguments):
             self._follow(registers, address)
             return
-        recorder.tracee.set_registers(registers)
         site = agent.call(address)
         if site is None:
             self._follow(registers, address)
             return
-        if not site.hole:
-            registers.rcx, registers.rip = site.descriptor, agent.code.entry
-        recorder.tracee.set_registers(registers)
+        self._direct(registers, site)
         recorder.adopt_held_signals()
         recorder.go_on()
+
+    def _direct(self, registers: Registers, site: Site) -> None:
+        """Have the program, which stands at a site, come to the agent."""
+        if not site.hole:
+            registers.rcx, registers.rip = site.descriptor, self.agent.code.entry
+        self._recorder.tracee.set_registers(registers)
 
     def _makes_untraced(self, registers: Registers) -> bool:
         """Whether a call makes a process that will not be recorded."""
@@ -265,11 +271,12 @@ class FastPath:
         row = lookup(registers.rax)
         if row is None or row.replay_class is not ReplayClass.TASK:
             return False
-        if recorder.options.follow and registers.rax != _NR_CLONE3:
-            return False
-        flags = recorder.tracee.read_some(registers.rdi, 8)
-        untraced = int.from_bytes(flags, "little") & CLONE_UNTRACED
-        return bool(untraced) or not recorder.options.follow
+        if not recorder.options.follow:
+            return True
+        if registers.rax != _NR_CLONE3:
+            return False  # (of clone that flag is taken away)
+        flags = clone_flags(recorder.tracee, registers.rax, registers.arguments)
+        return bool(flags & CLONE_UNTRACED)
 
     def _stands_before(self, registers: Registers) -> bool:
         """The program is about to make a call: signals that wait come here, and it may leave."""
@@ -330,7 +337,7 @@ class FastPath:
     def _memory_call(self, nr: int, args: tuple[int, ...], result: int) -> None:
         """Mappings may have changed: what the agent knows of them must not be wrong."""
         agent = self.agent
-        start, length = args[0], args[1] + 4095 & ~4095
+        start, length = args[0], whole_pages(args[1])
         if nr == _NR_MMAP:
             if args[3] & _MAP_FIXED:
                 self._gone(result, result + length)
@@ -341,12 +348,11 @@ class FastPath:
             if args[2] & _PROT_WRITE:
                 agent.sites.forget(start, start + length, restore=True)
         elif nr == _NR_BRK:
-            agent.memory_changed(result, result + (1 << 40))
-            for mapping in [m for m in agent.maps if m.name == "[heap]"]:
-                agent.memory_changed(mapping.start, mapping.end)
+            heap = [mapping.start for mapping in agent.maps if mapping.name == "[heap]"]
+            agent.memory_changed(min([result, *heap]), result + (1 << 40))
         elif nr == _NR_MREMAP:
             self._gone(start, start + length)
-            self._gone(result, result + (args[2] + 4095 & ~4095))
+            self._gone(result, result + whole_pages(args[2]))
         elif nr in _REMAPPING:
             agent.forget_memory()
 
@@ -358,7 +364,7 @@ class FastPath:
 
     def _stopped(self) -> None:
         """The agent has something to say."""
-        stop = self.agent.read().stop
+        stop = self.agent.last.stop
         registers = self._program_registers()
         if stop == at.STOP_MADE:
             self._made(registers)
@@ -368,12 +374,10 @@ class FastPath:
             self._handed_over(registers)
 
     def _handed_over(self, registers: Registers) -> None:
-        recorder, agent = self._recorder, self.agent
-        site = agent.sites.of_descriptor(registers.rcx)
-        if site is None:
-            raise RuntimeError(f"the agent names no site: {registers.rcx:#x}")
-        registers.rip, registers.orig_rax = site.address, NO_SYSCALL
-        reason = agent.read().reason
+        agent = self.agent
+        site = self._site(registers)
+        registers.rip = site.address
+        reason = agent.last.reason
         if self._stands_before(registers):
             return
         again = False
@@ -392,16 +396,13 @@ class FastPath:
         if not again:
             self._follow(registers, site.address)
             return
-        if not site.hole:
-            registers.rcx, registers.rip = site.descriptor, agent.code.entry
-        recorder.tracee.set_registers(registers)
-        recorder.resume()
+        self._direct(registers, site)
+        self._recorder.resume()
 
     def _made(self, registers: Registers) -> None:
         """Right behind a call that the agent has made, as it was asked to."""
         recorder = self._recorder
         registers.rip = registers.rcx  # (site + 2, also where the site is wide)
-        registers.orig_rax = NO_SYSCALL
         if signed(registers.rax) in RESTARTS:
             nr = self.agent.last_nr & MASK
             if recorder.held:
@@ -417,29 +418,28 @@ class FastPath:
     def _finish_by_hand(self, registers: Registers) -> None:
         """Behind a call of which the agent cannot say what it wrote."""
         recorder = self._recorder
-        site = self.agent.sites.of_descriptor(registers.rcx)
-        if site is None:
-            raise RuntimeError(f"the agent names no site: {registers.rcx:#x}")
-        control = self.agent.read()
-        call = self._call(registers, site, control.crc)
+        site, result = self._site(registers), self.agent.last.result
+        call = self._call(registers, site)
         registers.rip = registers.rcx = site.address + 2
-        registers.rax = control.result & MASK
-        registers.orig_rax = call.nr & MASK if control.result in RESTARTS else NO_SYSCALL
+        registers.rax = result & MASK
+        if result in RESTARTS:
+            registers.orig_rax = call.nr & MASK
         recorder.tracee.set_registers(registers)
         self.ask(False)
         self.agent.sites.give_up_wide(registers.rip)
-        recorder.finish_call(call, registers.rip, registers.rsp, control.result)
+        recorder.finish_call(call, registers.rip, registers.rsp, result)
         self.look_at_limits()
         recorder.go_on_from_boundary()
 
-    def _call(self, registers: Registers, site: Site, crc: int) -> Call:
+    def _call(self, registers: Registers, site: Site) -> Call:
+        """The call that the agent has, or had, at hand."""
         nr = registers.rax
         recorder = self._recorder
         call = Call(
             nr, registers.arguments, site.address, registers.rsp, recorder.now_us(), lookup(nr)
         )
         recorder.note_inputs(call)
-        call.input_crc = crc
+        call.input_crc = self.agent.last.crc
         return call
 
     # -- the end --------------------------------------------------------------------------------
@@ -497,12 +497,9 @@ class FastPath:
                 self.take()
                 registers.rip, registers.rax = registers.rip - 2, self.agent.last_nr & MASK
         else:
-            site = self.agent.sites.of_descriptor(registers.rcx)
-            if site is not None:
-                registers.rip = site.address
-                if stop == at.STOP_BY_HAND:
-                    registers.rip, registers.rax = site.address + 2, self.agent.last.result & MASK
-        registers.orig_rax = NO_SYSCALL
+            registers.rip = self._site(registers).address
+            if stop == at.STOP_BY_HAND:
+                registers.rip, registers.rax = registers.rip + 2, self.agent.last.result & MASK
         tracee.set_registers(registers)
 
     def _keep_signal(self, status: int) -> None:
@@ -512,7 +509,5 @@ class FastPath:
             tracee = self._recorder.tracee
             tracee.held_signals.append((sig, tracee.siginfo()))
 
-
-_STOPS_INSIDE = 64
 
 __all__ = ["FastPath"]

@@ -367,6 +367,10 @@ class Recording:
                 f"a process ({recorder.tracee.pid}) is not recorded any more, and goes on: "
                 f"{message}",
             )
+        self._release(recorder, message)
+
+    def _release(self, recorder: Recorder, message: str) -> None:
+        """Detach a process, and say in the trace why."""
         self._dismiss_sharers(recorder)
         self._detach(recorder)
         self._forget(recorder, End("stopped", message=message))
@@ -391,20 +395,12 @@ class Recording:
             action = self.turns.take_waiting(each)
             if action is not None:
                 self._guarded(each, action)
-            elif each.call is None and not each.is_stopped:
-                self._stop_computing(each)
+            elif each.call is None:
+                status = self._halt(each)
+                if status is not None:
+                    self._dispatch(each.tracee.pid, status)
         if sharers:
             self._interrupt_all()
-
-    def _stop_computing(self, recorder: Recorder) -> None:
-        """Have a process stop in user code, and deal with that stop."""
-        pid = recorder.tracee.pid
-        try:
-            pt.ptrace(pt.PTRACE_INTERRUPT, pid)
-            status = self._take_stop(pid)
-        except OSError:
-            return  # killed: waitpid tells
-        self._dispatch(pid, status)
 
     def _detach(self, recorder: Recorder) -> None:
         try:
@@ -427,16 +423,19 @@ class Recording:
             recorder.tracee.close()
         self.processes.clear()
 
-    def _halt(self, recorder: Recorder) -> None:
-        """See that a process is stopped, so that it can be detached."""
+    def _halt(self, recorder: Recorder) -> int | None:
+        """See that a process is stopped; the wait status of the stop that it came to.
+
+        None when it was stopped already, or is gone, which waitpid tells.
+        """
         pid = recorder.tracee.pid
         if recorder.is_stopped:
-            return
+            return None
         try:
             pt.ptrace(pt.PTRACE_INTERRUPT, pid)
-            self._take_stop(pid)
+            return self._take_stop(pid)
         except OSError:
-            pass
+            return None
 
     def _close(self) -> None:
         full = replace(self._first_end, events=self.writer.events, duration_us=self.now_us())

@@ -12,12 +12,12 @@ from __future__ import annotations
 import enum
 import os
 import signal
-import struct
 import time
 from collections import Counter
 from typing import NamedTuple
 
 from sysrift.record.instructions import Decoder, Registers, Run
+from sysrift.record.signals import signal_code
 from sysrift.record.watched import WatchedMemory
 from sysrift.trace.points import MAX_WORDS, Form, Lead, Point, Word
 from sysrift.tracee import BadAddress, Tracee, TraceeGone
@@ -207,7 +207,7 @@ class PointSearch:
                     return status  # a group-stop
                 continue  # another PTRACE_INTERRUPT
             siginfo = self._tracee.siginfo()
-            code = struct.unpack_from("<i", siginfo, 8)[0]
+            code = signal_code(siginfo)
             if sig == signal.SIGTRAP and code > 0:
                 return None
             if code > 0 and sig in _FAULTS:

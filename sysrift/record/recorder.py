@@ -319,11 +319,11 @@ class Recorder:
         self.call = call
         self._exit(ip, sp, result)
 
-    def checksum_if_due(self) -> None:
-        """After an event that the agent has made."""
+    def checksum_if_due(self, compared: bool = True) -> None:
+        """Note the checksum of memory, if the newest event is one of those that have it."""
         every = self.options.checksum_every
         if every and self.writer.number(self.id) % every == 0:
-            self._add_checksum(compared=True)
+            self._add_checksum(compared)
 
     def drain(self) -> bool:
         """Put what the agent has recorded into the trace; whether there is an agent that goes on.
@@ -514,9 +514,8 @@ class Recorder:
             call.segments,
         )
         self.recording.arm_flush()
-        every = self.options.checksum_every
-        if every and number % every == 0 and not call.flags & _IMAGE:
-            self._add_checksum(compared=not call.flags & EventFlag.UNFINISHED)
+        if not call.flags & _IMAGE:
+            self.checksum_if_due(compared=not call.flags & EventFlag.UNFINISHED)
         return number
 
     def _add_checksum(self, compared: bool) -> None:

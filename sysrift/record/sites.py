@@ -13,6 +13,7 @@ might bring the program there (a signal at the end of a call) makes it what it w
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 from sysrift.record.agent_code import DESCRIPTOR, SITE_COUNT, SITES
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee
+from sysrift.tracee.maps import PROT_EXEC, PROT_WRITE
 
 SYSCALL = b"\x0f\x05"
 _JUMP = 5
@@ -47,7 +49,8 @@ class Site(NamedTuple):
     address: int
     id: int
     hole: int = 0
-    """The address of the padding that was used, 0 while the instruction is as it was."""
+    """The address of the padding that was used, 0 while the instruction is as it was; of a wide
+    site, the site itself."""
     displaced: bytes = b""
     """What was there."""
     trampoline: int = 0
@@ -61,7 +64,6 @@ class Site(NamedTuple):
     @property
     def descriptor(self) -> int:
         """The address of the site's `struct descriptor`."""
-        # (`hole` is the site itself where it is wide.)
         return SITES + self.id * DESCRIPTOR.size
 
     @property
@@ -89,7 +91,6 @@ class Sites:
         self._calls: dict[int, int] = {}
         self._zones: list[_Zone] = []
         self._never: set[int] = set()
-        self._next_id = 0
         self.addresses: list[int] = []
         """Of all sites there ever were, by their ids."""
 
@@ -98,12 +99,8 @@ class Sites:
         other = Sites(tracee, self._entry)
         other._sites = dict(self._sites)
         other._calls = dict(self._calls)
-        for zone in self._zones:
-            theirs = _Zone(zone.address)
-            theirs.used = zone.used
-            other._zones.append(theirs)
+        other._zones = [copy.copy(zone) for zone in self._zones]
         other._never = set(self._never)
-        other._next_id = self._next_id
         other.addresses = list(self.addresses)
         return other
 
@@ -134,10 +131,9 @@ class Sites:
         """
         site = self._sites.get(address)
         if site is None:
-            if self._next_id == SITE_COUNT:
+            if len(self.addresses) == SITE_COUNT:
                 return None
-            site = Site(address, self._next_id)
-            self._next_id += 1
+            site = Site(address, len(self.addresses))
             self.addresses.append(address)
             self._sites[address] = site
             self._describe(site, address + 2)
@@ -151,8 +147,7 @@ class Sites:
         self._tracee.write_own(site.descriptor, fields)
 
     def _patched(self, site: Site, mapping: Mapping | None, taken: list[Mapping]) -> Site:
-        fit = mapping is not None and not mapping.shared and mapping.prot & 6 == 4
-        if not fit or mapping is None or not (mapping.is_file or mapping.name == "[vdso]"):
+        if mapping is None or not _is_code(mapping):
             self._never.add(site.address)
             return site
         read = self._tracee.read_some
@@ -296,6 +291,12 @@ class Sites:
             except RemoteSyscallError:
                 pass
         self._zones = []
+
+
+def _is_code(mapping: Mapping) -> bool:
+    """Whether it is a program's code, or the vDSO's, which nobody writes to."""
+    fixed = not mapping.shared and mapping.prot & (PROT_WRITE | PROT_EXEC) == PROT_EXEC
+    return fixed and (mapping.is_file or mapping.name == "[vdso]")
 
 
 def _fits(zone: _Zone, site: int) -> bool:

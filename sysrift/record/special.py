@@ -92,7 +92,7 @@ def madvise(recorder: Recorder, call: Call) -> None:
     first, length, advice = call.args[:3]
     if advice & 0xFFFFFFFF != MADV_FREE or first % 4096:
         return
-    end = first + _pages(length)
+    end = first + whole_pages(length)
     for mapping in read_maps(recorder.tracee.pid):
         meant = first < mapping.end and mapping.start < end
         if meant and (mapping.shared or mapping.is_file):
@@ -124,14 +124,15 @@ def ptrace_call(recorder: Recorder, _: Call) -> None:
 # -- processes and threads ------------------------------------------------------------------------
 
 
-def _clone_flags(recorder: Recorder, call: Call) -> int:
-    if call.nr == NAMES["vfork"]:
+def clone_flags(tracee: Tracee, nr: int, args: tuple[int, ...]) -> int:
+    """The flags of a call that makes a process or a thread (clone(2))."""
+    if nr == NAMES["vfork"]:
         return CLONE_VM | CLONE_VFORK
-    if call.nr == NAMES["clone"]:
-        return call.args[0]
-    if call.nr == NAMES["clone3"]:
+    if nr == NAMES["clone"]:
+        return args[0]
+    if nr == NAMES["clone3"]:
         try:
-            flags: int = struct.unpack("<Q", recorder.tracee.read(call.args[0], 8))[0]
+            flags: int = struct.unpack("<Q", tracee.read(args[0], 8))[0]
             return flags
         except BadAddress:
             return 0
@@ -140,7 +141,7 @@ def _clone_flags(recorder: Recorder, call: Call) -> int:
 
 def new_task(recorder: Recorder, call: Call) -> None:
     """fork and its kin: threads end the recording of their process."""
-    flags = _clone_flags(recorder, call)
+    flags = clone_flags(recorder.tracee, call.nr, call.args)
     if not recorder.shared.expose(recorder.tracee):
         recorder.shared_too_large()
     if flags & CLONE_THREAD or (flags & CLONE_VM and not flags & CLONE_VFORK):
@@ -192,7 +193,8 @@ def let_child_go(recorder: Recorder, pid: int) -> None:
     except OSError:
         return
     try:
-        flags = _clone_flags(recorder, recorder.call) if recorder.call else 0
+        call = recorder.call
+        flags = clone_flags(recorder.tracee, call.nr, call.args) if call else 0
         recorder.leaks.reopen(child, shared_memory=bool(flags & CLONE_VM))
         if recorder.affinity:
             os.sched_setaffinity(pid, recorder.affinity)
@@ -233,7 +235,7 @@ def mmap(recorder: Recorder, call: Call, result: int) -> None:
         if opened.writable or not (code or recorder.files.is_system(opened.file)):
             mapped.add(opened, result, recorder.tracee)
             if shared:
-                recorder.watch_shared(result, _pages(length))
+                recorder.watch_shared(result, whole_pages(length))
         return
     name = _name(recorder.tracee.pid, fd)
     if name == "/dev/zero":
@@ -267,7 +269,8 @@ def _name(pid: int, descriptor: int) -> str:
         return "a special file"
 
 
-def _pages(length: int) -> int:
+def whole_pages(length: int) -> int:
+    """A length, rounded up to whole pages."""
     return (length + 4095) & ~4095
 
 
