@@ -55,7 +55,7 @@ struct control {
 
 enum { REASON_NONE, REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REASON_LARGE };
 
-enum { SOURCE_FIXED, SOURCE_ARGUMENT, SOURCE_RESULT, SOURCE_STRING };
+enum { SOURCE_FIXED, SOURCE_ARGUMENT, SOURCE_RESULT, SOURCE_STRING, SOURCE_VALUE_RESULT, SOURCE_IOVEC };
 enum { WIDTH_S32, WIDTH_U32, WIDTH_U64, WIDTH_CONSTANT };
 enum { SUCCESS = 1, INTERRUPTED = 2, FAILED = 4, INPUT = 8 };
 enum { ROW_VALID = 1, ROW_BLOCKS = 2, ROW_PATH = 4, ROW_COMMANDS = 8, ROW_MAPS = 16 };
@@ -78,6 +78,18 @@ struct commands {
     struct {
         u32 command, row;
     } each[31];
+};
+
+/* struct iovec (readv(2)) */
+struct buffer {
+    u64 address, length;
+};
+
+/* What must be kept of the memory as it was at the entry (plan.py, `before`). */
+struct before {
+    u32 lengths[7];  /* of value-result arguments, by item */
+    u32 count;       /* of `buffers`: those that the call fills */
+    struct buffer buffers[MAX_IOVEC];
 };
 
 struct range {
@@ -110,7 +122,7 @@ _Static_assert(sizeof(struct record) == 86 && sizeof(struct segment) == 22, "tra
 _Static_assert(sizeof(struct row) == 256 && sizeof(struct commands) == 256 && sizeof(struct item) == 32, "agent_rows.py");
 
 enum { EVENT_SYSCALL = 1, SEGMENT_OUT = 0, SEGMENT_IN = 1 };
-enum { EFAULT = 14, EINTR = 4, MAX_RW_COUNT = 0x7ffff000 };
+enum { EFAULT = 14, EINTR = 4, MAX_RW_COUNT = 0x7ffff000, UIO_MAXIOV = 1024 };
 #define ADDRESS_END (1UL << 56)
 
 #define CONTROL ((struct control *)AGENT_CONTROL)
@@ -272,15 +284,49 @@ struct part {
     u32 segments, payload;
 };
 
-static void add(struct part *part, int kind, int base, u64 address, u64 length) {
+/* `length` bytes at `address`, which hangs on an argument of this value. */
+static void add(struct part *part, int kind, int base, u64 value, u64 address, u64 length) {
     struct segment *s = &SEGMENTS[part->segments++];
     s->kind = kind;
     s->base = base;
     s->length = length;
-    s->offset = 0;
+    s->offset = address - value;
     s->block = 0;
     copy(PAYLOAD + part->payload, (const u8 *)address, length);
     part->payload += length;
+}
+
+/* The program hands in `length` bytes, of which so many are worth showing. */
+static u32 hand_in(struct part *part, u32 crc, int base, u64 value, struct buffer what, u64 shown) {
+    crc = crc32(crc, (const u8 *)what.address, what.length);
+    add(part, SEGMENT_IN, base, value, what.address, what.length < shown ? what.length : shown);
+    return crc;
+}
+
+/* The elements of an iovec array: none where the kernel says EINVAL; more than MAX_IOVEC are too many
+   for the agent. plan.py, read_iovec. */
+static u64 elements(const struct item *item, const u64 *args) {
+    s64 count = value(args, item->width, item->operand, item->constant);
+    return args[item->argument] && count > 0 && count <= UIO_MAXIOV ? count : 0;
+}
+
+/* The payload that an iovec's buffers take, or why the recorder has to follow the call. */
+static u32 measure_iovec(const struct item *item, const u64 *args, u64 *most, struct before *before) {
+    u64 count = elements(item, args), address = args[item->argument];
+    const struct buffer *buffers = (const struct buffer *)address;
+    int reads = item->outcomes & INPUT;
+    if (count > MAX_IOVEC) return REASON_ROW;
+    if (count && known(address, 0) < count * sizeof *buffers) return REASON_RANGE;
+    *most += item->limit;
+    for (u64 i = 0; i < count; i++) {
+        u64 length = buffers[i].length;
+        if (length > MAX_RW_COUNT) return REASON_ROW;
+        *most += reads && length > item->shown ? item->shown : length;
+        if (length && known(buffers[i].address, !reads) < length) return REASON_RANGE;
+        if (!reads) before->buffers[i] = buffers[i];
+    }
+    if (!reads) before->count = count;
+    return REASON_NONE;
 }
 
 /* Whether this path may lead to where what is written is more than a file's content. */
@@ -310,21 +356,34 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         if (i == commands->count) return handover(REASON_ROW);
         row = &ROWS[commands->each[i].row];
     }
-    if (c->records >= MAX_RECORDS || c->segments + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
+    if (c->records >= MAX_RECORDS || c->segments + 2 * MAX_IOVEC + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
     if (row->flags & ROW_MAPS && !is_plain_mapping(r->rax, args)) return handover(REASON_ROW);
     part.segments = c->segments;
     part.payload = c->payload;
 
     /* What there is room for: all that the call may hand out, and paths. */
     u64 most = 0;
+    struct before before;
+    before.count = 0;
     for (int i = 0; i < row->count; i++) {
         const struct item *item = &row->items[i];
         u64 address = args[item->argument];
+        s64 length;
+        if (item->source == SOURCE_IOVEC) {
+            u32 reason = measure_iovec(item, args, &most, &before);
+            if (reason) return handover(reason);
+            continue;
+        }
         if (item->outcomes & INPUT) {
             if (address) most += item->shown;
             continue;
         }
-        s64 length = measure(item, args, MAX_RW_COUNT);
+        if (item->source == SOURCE_VALUE_RESULT) {
+            u64 pointer = args[item->operand];
+            if (pointer && known(pointer, 0) < 4) return handover(REASON_RANGE);
+            length = before.lengths[i] = pointer ? *(const u32 *)pointer : 0;
+        } else
+            length = measure(item, args, MAX_RW_COUNT);
         if (!in_range(address, length)) continue;
         most += length;
         if (most > MAX_PAYLOAD) return handover(REASON_LARGE);
@@ -335,27 +394,43 @@ __attribute__((used)) int agent_hook(struct registers *r) {
 
     for (int i = 0; i < row->count; i++) {
         const struct item *item = &row->items[i];
-        u64 address = args[item->argument];
-        s64 length;
-        if (!(item->outcomes & INPUT) || !address) continue;
-        if (item->source == SOURCE_STRING) {
-            u64 there = known(address, 0), limit = item->limit;
-            if (there > limit) there = limit;
-            for (length = 0; (u64)length < there && ((const char *)address)[length]; length++) {
+        struct buffer what = {args[item->argument], 0};
+        if (!what.address) continue;
+        if (item->source == SOURCE_IOVEC) {
+            const struct buffer *buffers = (const struct buffer *)what.address;
+            u64 count = elements(item, args), left = MAX_RW_COUNT;
+            what.length = count * sizeof *buffers;
+            if (!count) continue;
+            crc = hand_in(&part, crc, item->argument, what.address, what, item->limit);
+            for (u64 k = 0; k < count && item->outcomes & INPUT; k++) {
+                struct buffer each = buffers[k];
+                if (each.length > left) each.length = left;
+                left -= each.length;
+                if (each.address && each.length)
+                    crc = hand_in(&part, crc, item->argument, what.address, each, item->shown);
             }
-            if ((u64)length == there) {
+            continue;
+        }
+        if (!(item->outcomes & INPUT)) continue;
+        if (item->source == SOURCE_STRING) {
+            u64 there = known(what.address, 0), limit = item->limit, length;
+            if (there > limit) there = limit;
+            for (length = 0; length < there && ((const char *)what.address)[length]; length++) {
+            }
+            if (length == there) {
                 if (there < limit) return handover(REASON_RANGE);
             } else
                 length++;
-            if (row->flags & ROW_PATH && is_special_path((const char *)address, length))
+            if (row->flags & ROW_PATH && is_special_path((const char *)what.address, length))
                 return handover(REASON_ROW);
+            what.length = length;
         } else {
-            length = measure(item, args, 0);
-            if (!in_range(address, length)) continue;
-            if (known(address, 0) < (u64)length) return handover(REASON_RANGE);
+            s64 length = measure(item, args, 0);
+            if (!in_range(what.address, length)) continue;
+            if (known(what.address, 0) < (u64)length) return handover(REASON_RANGE);
+            what.length = length;
         }
-        crc = crc32(crc, (const u8 *)address, length);
-        add(&part, SEGMENT_IN, item->argument, address, length < item->shown ? length : item->shown);
+        crc = hand_in(&part, crc, item->argument, what.address, what, item->shown);
     }
 
     if (!c->until_clock--) {
@@ -388,8 +463,26 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         const struct item *item = &row->items[i];
         u64 address = args[item->argument];
         if (!(item->outcomes & outcome)) continue;
-        s64 length = measure(item, args, result);
-        if (in_range(address, length)) add(&part, SEGMENT_OUT, item->argument, address, length);
+        if (item->source == SOURCE_IOVEC) {
+            s64 left = result; /* of a success: an iovec is filled by nothing else */
+            for (u32 k = 0; k < before.count && left > 0; k++) {
+                struct buffer each = before.buffers[k];
+                if (each.length > (u64)left) each.length = left;
+                left -= each.length;
+                if (each.address && each.length)
+                    add(&part, SEGMENT_OUT, item->argument, address, each.address, each.length);
+            }
+            continue;
+        }
+        s64 length;
+        if (item->source == SOURCE_VALUE_RESULT) {
+            u32 given = before.lengths[i];
+            u32 now = args[item->operand] ? *(const u32 *)args[item->operand] : 0;
+            length = now < given ? now : given;
+        } else
+            length = measure(item, args, result);
+        if (in_range(address, length))
+            add(&part, SEGMENT_OUT, item->argument, address, address, length);
     }
 
     struct record *record = &RECORDS[c->records];

@@ -27,7 +27,15 @@ _OUTCOMES = {
     When.INTERRUPTED: _INTERRUPTED,
     When.ALWAYS: _SUCCESS | _INTERRUPTED | _FAILED,
 }
-_SOURCES = {Source.FIXED: 0, Source.ARGUMENT: 1, Source.RESULT: 2, Source.STRING: 3}
+_SOURCES = {
+    Source.FIXED: 0,
+    Source.ARGUMENT: 1,
+    Source.RESULT: 2,
+    Source.STRING: 3,
+    Source.VALUE_RESULT: 4,
+    Source.IOVEC: 5,
+}
+_FOLLOWS_POINTERS = (Source.VALUE_RESULT, Source.IOVEC)
 _WIDTHS = {Width.SIGNED_32: 0, Width.UNSIGNED_32: 1, Width.UNSIGNED_64: 2}
 _CONSTANT = 3
 _LONGEST_PATH = 4096
@@ -42,6 +50,8 @@ _NOT_IN_THE_AGENT = {
         # The signal that ends them comes under another mask than the program's own.
         "rt_sigsuspend", "rt_sigtimedwait", "ppoll", "pselect6", "epoll_pwait", "epoll_pwait2",
         "io_pgetevents", "pause",
+        # They may be about the agent's own memory.
+        "process_vm_readv", "process_vm_writev",
         # What they change is looked at by the recorder.
         "seccomp", "personality", "setrlimit", "vhangup", "reboot",
     )
@@ -148,17 +158,27 @@ def _packed(row: Row, plan: Plan) -> bytes | None:
     """`struct row`; None when the agent cannot follow this plan."""
     if not plan.is_plain:
         return None
-    strings = [effect for effect in plan.effects if effect.source is Source.STRING]
+    effects = sorted(plan.effects, key=_order)
+    strings = [effect for effect in effects if effect.source is Source.STRING]
     if any(effect.direction is Direction.WRITE for effect in strings):
         return None
-    others = [effect for effect in plan.effects if effect.source is not Source.STRING]
-    items = [_item(effect) for effect in (*strings, *others)]
-    if len(items) > _MOST_ITEMS:
+    filled = [e for e in effects if e.source is Source.IOVEC and e.direction is Direction.WRITE]
+    if (
+        len(effects) > _MOST_ITEMS
+        or len(filled) > 1
+        or any(e.when is not When.SUCCESS for e in filled)
+    ):
         return None
+    items = [_item(effect) for effect in effects]
     flags = _MAPS if row.nr in _MAPPING else 0
     flags |= _VALID | (_BLOCKS if row.blocks else 0) | (_PATH if strings else 0)
     head = _ROW.pack(flags, len(items), len(row.arguments))
     return (head + b"".join(items)).ljust(ROW_SIZE, b"\0")
+
+
+def _order(effect: Effect) -> int:
+    """The order in which a `Plan` looks at memory, and so that of segments and checksums."""
+    return 0 if effect.source is Source.STRING else 1 + (effect.source in _FOLLOWS_POINTERS)
 
 
 def _item(effect: Effect) -> bytes:
@@ -166,6 +186,8 @@ def _item(effect: Effect) -> bytes:
     operand, limit = effect.operand, effect.limit
     if effect.source is Source.STRING:
         limit = Operand(limit.constant or _LONGEST_PATH)
+    elif effect.source is Source.IOVEC:
+        limit = Operand(SHOWN["struct"])  # of the array itself
     return _ITEM.pack(
         effect.argument,
         0,

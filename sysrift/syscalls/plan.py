@@ -68,6 +68,7 @@ class Plan:
         "before",
         "effects",
         "inputs",
+        "is_plain",
         "outputs",
         "types",
     )
@@ -84,6 +85,8 @@ class Plan:
         types: dict[int, str] | None = None,
     ) -> None:
         self.effects = tuple(effects)
+        self.is_plain = not irregular and not guess
+        """Whether `effects` says it all."""
         self.types = types or {}
         simple_outputs: tuple[list[tuple[int, Callable[[Args, int], int], str]], ...] = ([], [], [])
         simple_inputs: list[tuple[int, Callable[[Args, int], int], str]] = []
@@ -142,12 +145,6 @@ class Plan:
     def known(self, args: Args) -> bool:
         """Whether the rules are complete for these arguments."""
         return all(known(args) for known in self._known)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether `effects` says it all, without a pointer that leads to another."""
-        rules = (self._complex_inputs, self._preparations, self._known, *self._complex_outputs)
-        return not any(rules)
 
     def chosen(self, _args: Args) -> Plan:
         """Return this plan: it holds for all arguments."""
