@@ -73,6 +73,8 @@ twice: the first time only some of its memory is noted, see `point`."""
 _MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
 """It waits longer where choosing a point takes long: so many times as long, but at most this."""
 
+_MOST_REWOUND = 1000
+
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -296,6 +298,16 @@ class Recorder:
 
     # -- what the agent's side uses -------------------------------------------------------------
 
+    def note_rewound(self, ip: int, sp: int) -> None:
+        """The call that returns to `ip` has to wait for a signal's handler."""
+        if len(self._rewound) >= _MOST_REWOUND:
+            self._rewound.clear()  # (the agent does not say that it has made them)
+        self._rewound.add((ip, sp))
+
+    def was_rewound(self, ip: int, sp: int) -> bool:
+        """Whether a call had to wait for a handler already: the next one comes behind it."""
+        return (ip, sp) in self._rewound
+
     def stands_at(self, ip: int, sp: int) -> None:
         """The program is between a call and the instruction before or behind it."""
         self._exit_ip, self._exit_sp = ip, sp
@@ -386,7 +398,7 @@ class Recorder:
         if nr & 0x80000000:
             # Our own -1 of a rewound call, or a number that never was a call.
             nr -= 1 << 64 if nr >> 63 else 1 << 32
-        if self.held and (self.filtered or nr == _NR_RT_SIGRETURN or (ip, sp) in self._rewound):
+        if self.held and (self.filtered or nr == _NR_RT_SIGRETURN or self.was_rewound(ip, sp)):
             # A rewound call would show itself to the program's filter. And a timer may be faster
             # than its handler is recorded: then the program would never get beyond the call, or out
             # of the handler. So the signal comes while this call is made: it is interrupted, or the
@@ -397,7 +409,7 @@ class Recorder:
             self._search.forget()
             self.call = Call(nr, args, ip - 2, sp, 0, None)
             self.call.rewound = True
-            self._rewound.add((ip, sp))
+            self.note_rewound(ip, sp)
             self._requeue_held()
             return
         self._rewound.discard((ip, sp))
