@@ -97,7 +97,7 @@ tls:ulong =clone
 67  shmdt             M shmaddr:ptr
 68  msgget            - key:int msgflg:flags.ipc
 69  msgsnd            b msqid:int msgp:buf<msgsz+8 msgsz:size msgflg:flags.ipc
-70  msgrcv            b msqid:int msgp:buf>ret+8 msgsz:size msgtyp:long msgflg:flags.ipc
+70  msgrcv            b msqid:int msgp:buf>ret^msgsz+8 msgsz:size msgtyp:long msgflg:flags.ipc
 71  msgctl            - msqid:int cmd:enum.msgctl buf:ptr @msgctl.cmd
 72  fcntl             b fd:fd cmd:enum.fcntl arg:ulong @fcntl.cmd
 73  flock             b fd:fd operation:flags.flock
@@ -116,7 +116,7 @@ tls:ulong =clone
 86  link              - oldpath:path newpath:path
 87  unlink            - path:path
 88  symlink           - target:path linkpath:path
-89  readlink          - path:path buf:buf>ret bufsiz:int
+89  readlink          - path:path buf:buf>ret^bufsiz bufsiz:int
 90  chmod             - path:path mode:mode
 91  fchmod            - fd:fd mode:mode
 92  chown             - path:path owner:uid group:gid
@@ -235,11 +235,11 @@ tls:ulong =clone
 202 futex             b uaddr:ptr op:enum.futex val:uint timeout:ptr uaddr2:ptr val3:uint \
 @futex.op
 203 sched_setaffinity - pid:pid len:uint mask:buf<len^1024
-204 sched_getaffinity - pid:pid len:uint mask:buf>ret
+204 sched_getaffinity - pid:pid len:uint mask:buf>ret^len
 205 set_thread_area   -
 206 io_setup          - nr_events:uint ctx_idp:ptr<8>8
 207 io_destroy        - ctx_id:ulong
-208 io_getevents      b ctx_id:ulong min_nr:long nr:long events:ptr>ret*32 timeout:timespec<
+208 io_getevents      b ctx_id:ulong min_nr:long nr:long events:ptr>ret^nr*32 timeout:timespec<
 # reads complete into the program's buffers later, without a system call
 209 io_submit         ? ctx_id:ulong nr:long iocbpp:ptr =io_submit
 210 io_cancel         - ctx_id:ulong iocb:ptr<64 result:ptr>32
@@ -265,7 +265,7 @@ tls:ulong =clone
 229 clock_getres      - clockid:enum.clock res:timespec>
 230 clock_nanosleep   b clockid:enum.clock flags:flags.timer request:timespec< remain:timespec>~
 231 exit_group        T status:int
-232 epoll_wait        b epfd:fd events:epoll_event>ret*12 maxevents:int timeout:int
+232 epoll_wait        b epfd:fd events:epoll_event>ret^maxevents*12 maxevents:int timeout:int
 233 epoll_ctl         - epfd:fd op:enum.epoll fd:fd event:epoll_event<
 234 tgkill            - tgid:pid tid:pid sig:signal
 235 utimes            - path:path times:ptr<32
@@ -278,7 +278,7 @@ flags:uint
 241 mq_unlink         - name:string
 242 mq_timedsend      b mqdes:fd msg_ptr:buf<msg_len msg_len:size msg_prio:uint \
 abs_timeout:timespec<
-243 mq_timedreceive   b mqdes:fd msg_ptr:buf>ret msg_len:size msg_prio:int_ptr>4 \
+243 mq_timedreceive   b mqdes:fd msg_ptr:buf>ret^msg_len msg_len:size msg_prio:int_ptr>4 \
 abs_timeout:timespec<
 244 mq_notify         - mqdes:fd sevp:sigevent<
 245 mq_getsetattr     - mqdes:fd newattr:mq_attr< oldattr:mq_attr>
@@ -306,7 +306,7 @@ rusage:rusage>
 264 renameat          - olddirfd:dirfd oldpath:path newdirfd:dirfd newpath:path
 265 linkat            - olddirfd:dirfd oldpath:path newdirfd:dirfd newpath:path flags:flags.at
 266 symlinkat         - target:path newdirfd:dirfd linkpath:path
-267 readlinkat        - dirfd:dirfd path:path buf:buf>ret bufsiz:int
+267 readlinkat        - dirfd:dirfd path:path buf:buf>ret^bufsiz bufsiz:int
 268 fchmodat          - dirfd:dirfd path:path mode:mode
 269 faccessat         - dirfd:dirfd path:path mode:flags.access
 270 pselect6          b nfds:int readfds:fdset<nfds/64*8>nfds/64*8 \
@@ -326,7 +326,7 @@ flags:flags.splice
 279 move_pages        - pid:pid count:ulong pages:ptr<count*8 nodes:ints<count*4 \
 status:ints>count*4 flags:int
 280 utimensat         - dirfd:dirfd path:path times:ptr<32 flags:flags.at
-281 epoll_pwait       b epfd:fd events:epoll_event>ret*12 maxevents:int timeout:int \
+281 epoll_pwait       b epfd:fd events:epoll_event>ret^maxevents*12 maxevents:int timeout:int \
 sigmask:sigset<sigsetsize sigsetsize:size
 282 signalfd          - fd:fd mask:sigset<sizemask sizemask:size
 283 timerfd_create    - clockid:enum.clock flags:flags.timerfd
@@ -387,7 +387,7 @@ flags:flags.rwf
 330 pkey_alloc        M flags:uint access_rights:uint
 331 pkey_free         M pkey:int
 332 statx             - dirfd:dirfd path:path flags:flags.at mask:uint statxbuf:statx>
-333 io_pgetevents     b ctx_id:ulong min_nr:long nr:long events:ptr>ret*32 timeout:timespec< \
+333 io_pgetevents     b ctx_id:ulong min_nr:long nr:long events:ptr>ret^nr*32 timeout:timespec< \
 usig:ptr =sigset_pack
 # registers memory that the kernel writes at later returns to user mode
 334 rseq              ? rseq:ptr<rseq_len rseq_len:uint flags:int sig:uint
@@ -411,8 +411,8 @@ usig:ptr =sigset_pack
 438 pidfd_getfd       - pidfd:fd targetfd:fd flags:uint
 439 faccessat2        - dirfd:dirfd path:path mode:flags.access flags:flags.at
 440 process_madvise   - pidfd:fd vec:iovec<vlen^1024*16 vlen:size advice:enum.madvise flags:uint
-441 epoll_pwait2      b epfd:fd events:epoll_event>ret*12 maxevents:int timeout:timespec< \
-sigmask:sigset<sigsetsize sigsetsize:size
+441 epoll_pwait2      b epfd:fd events:epoll_event>ret^maxevents*12 maxevents:int \
+timeout:timespec< sigmask:sigset<sigsetsize sigsetsize:size
 442 mount_setattr     - dirfd:dirfd path:path flags:flags.at attr:ptr<size size:size
 443 quotactl_fd       - fd:fd cmd:uint id:int addr:ptr @quotactl.cmd
 444 landlock_create_ruleset - attr:ptr<size size:size flags:uint
@@ -432,7 +432,8 @@ clockid:enum.clock
 clockid:enum.clock
 456 futex_requeue     - waiters:ptr<48 flags:uint nr_wake:int nr_requeue:int
 457 statmount         - req:ptr buf:buf bufsize:size flags:uint =statmount
-458 listmount         - req:ptr mnt_ids:ptr>ret*8 nr_mnt_ids:size flags:uint =mount_id_request
+458 listmount         - req:ptr mnt_ids:ptr>ret^nr_mnt_ids*8 nr_mnt_ids:size \
+flags:uint =mount_id_request
 459 lsm_get_self_attr - attr:uint ctx:buf>@size size:int_ptr<4>*4 flags:uint =lsm_get_self_attr
 460 lsm_set_self_attr - attr:uint ctx:buf<size size:uint flags:uint
 461 lsm_list_modules  - ids:buf>@size size:int_ptr<4>*4 flags:uint
@@ -446,5 +447,6 @@ size:size =getxattrat
 467 open_tree_attr    - dirfd:dirfd path:path flags:uint attr:ptr<size size:size
 468 file_getattr      - dirfd:dirfd path:path attr:ptr>size size:size at_flags:flags.at
 469 file_setattr      - dirfd:dirfd path:path attr:ptr<size size:size at_flags:flags.at
-470 listns            - req:ptr ns_ids:ptr>ret*8 nr_ns_ids:size flags:uint =mount_id_request
+470 listns            - req:ptr ns_ids:ptr>ret^nr_ns_ids*8 nr_ns_ids:size \
+flags:uint =mount_id_request
 """

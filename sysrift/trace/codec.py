@@ -25,6 +25,9 @@ STREAM = struct.Struct("<BII")
 ZLIB_LEVEL = 3
 """Level 3 gives 97% of level 6's size on system call logs at a third of its time."""
 
+QUICK_LEVEL = 1
+"""For payload that waits already: a third larger than by level 3, in half of the time."""
+
 
 def shuffle(raw: bytes, width: int) -> bytes:
     """Transpose `raw`, a whole number of records of `width` bytes, into its byte planes."""
@@ -40,11 +43,11 @@ def unshuffle(planes: bytes, width: int) -> bytes:
     return bytes(raw)
 
 
-def compress(raw: bytes) -> tuple[int, bytes]:
+def compress(raw: bytes, level: int = ZLIB_LEVEL) -> tuple[int, bytes]:
     """Return (codec, stored bytes), the raw bytes themselves when compressing gains nothing."""
     if len(raw) < 64:
         return Codec.NONE, raw
-    packed = zlib.compress(raw, ZLIB_LEVEL)
+    packed = zlib.compress(raw, level)
     if len(packed) < len(raw):
         return Codec.ZLIB, packed
     return Codec.NONE, raw

@@ -27,7 +27,7 @@ from sysrift.trace.model import (
     Program,
     SegmentKind,
 )
-from sysrift.trace.packing import Packing, RawRecords
+from sysrift.trace.packing import Batch, Packer, Packing, RawRecords
 from sysrift.trace.schema import (
     MAJOR,
     MINOR,
@@ -40,6 +40,7 @@ from sysrift.trace.schema import (
     IndexBlock,
     Trailer,
 )
+from sysrift.trace.spool import Spool
 
 EVENTS_PER_BLOCK = 4096
 PAYLOAD_PER_BLOCK = 1 << 20
@@ -60,8 +61,8 @@ OutSegment = tuple[int, int, int, bytes | tuple[int, int]]
 (length, block) when they are in a DATA block already, or, for FILE, (0, file id)."""
 
 
-MOST_PACKINGS, MOST_PACKED = 64, 24 << 20
-"""Blocks of events that may wait to be packed, and bytes of payload in them."""
+MOST_PACKINGS, MOST_PACKED = 512, 16 << 20
+"""Blocks of events that may wait to be packed, and their bytes in memory: more waits in a file."""
 
 
 class _Packed(NamedTuple):
@@ -124,7 +125,8 @@ class TraceWriter:
         self._block_first = 1
         self._written = 0  # events that are in the file
         self._packings: deque[_Packed] = deque()
-        self._cpus = cpus
+        self._packer = Packer(cpus)
+        self._spool = Spool(path.parent)
         self._block_time = 0
         self._last_time = 0
         self._write(
@@ -410,24 +412,33 @@ class TraceWriter:
         grow later), and the first one's time the difference to `times_us[0]`; the last one's is
         `times_us[1]`, in microseconds. `segments` and `payload` are theirs.
         """
-        count = len(records) // codec.RECORD.size
+        rest = Batch(records, segments, payload)
+        before, last = times_us
+        while rest.events:
+            batch, rest = rest.cut(max(EVENTS_PER_BLOCK - self._record_count, 1))
+            before = self._add_batch(task, batch, sites, before)
+        self._last_time = max(self._last_time, last)
+
+    def _add_batch(self, task: int, batch: Batch, sites: Sequence[int], before: int) -> int:
+        """Events that fit into the block at hand; returns the time of the last one."""
         self._raw_sites[id(sites)] = len(sites)
         if len(self._sites) + sum(self._raw_sites.values()) > _MOST_SITES:
             self.flush()
             self._raw_sites = {id(sites): len(sites)}
-        before, last = times_us
         if not self._records:
             self._block_time = self._last_time = before
-        (delta,) = _DELTA.unpack_from(records, _DELTA_AT)
+        delta: int = _DELTA.unpack_from(batch.records, _DELTA_AT)[0]
         shifted = min(max(before + delta - self._last_time, 0), 0xFFFFFFFF)
-        self._last_time += shifted + last - before - delta
-        self._records.append(RawRecords(records, sites, shifted))
-        self._segments.append(segments)
-        self._payload.append(payload)
-        self._payload_size += len(payload)
-        self._record_count += count
-        self._segment_count += len(segments) // codec.SEGMENT.size
-        self._count_events(task, count)
+        took = batch.took_us
+        self._last_time += shifted + took
+        self._records.append(RawRecords(batch.records, sites, shifted))
+        self._segments.append(batch.segments)
+        self._payload.append(batch.payload)
+        self._payload_size += len(batch.payload)
+        self._record_count += batch.events
+        self._segment_count += len(batch.segments) // codec.SEGMENT.size
+        self._count_events(task, batch.events)
+        return before + delta + took
 
     def add_checksum(self, process: int, digest: bytes) -> None:
         """Note the checksum of a process's writable memory as it is after its newest event."""
@@ -461,21 +472,21 @@ class TraceWriter:
         """Have the events gathered so far packed; the next may follow before that is done."""
         if not self._records:
             return
-        packing = Packing(self._records, self._segments, self._payload, self._sites, self._cpus)
+        packing = Packing(self._records, self._segments, self._payload, self._sites)
         head = (self._record_count, self._segment_count, self._block_time)
         spans = struct.pack("<I", len(self._spans))
         spans += b"".join(codec.SPAN.pack(process, *s) for process, s in self._spans.items())
         self._forget_events()
         self._write_packed()
-        while (
-            len(self._packings) >= MOST_PACKINGS
-            or sum(each.packing.size for each in self._packings) > MOST_PACKED
-        ):
+        waiting = packing.size + sum(each.packing.size for each in self._packings)
+        full = waiting > MOST_PACKED and not packing.park(self._spool)
+        while self._packings and (full or len(self._packings) >= MOST_PACKINGS):
             self._write_events(self._packings.popleft())
+            full = full and sum(each.packing.size for each in self._packings) > MOST_PACKED
         self._refuse_gap()
         self._packings.append(_Packed(packing, head, spans, self._block_first))
         self._block_first += head[0]
-        packing.start()
+        self._packer.add(packing)
 
     def _refuse_gap(self) -> None:
         if self._lost:
@@ -483,7 +494,7 @@ class TraceWriter:
 
     def _write_packed(self) -> None:
         """Write the blocks of events that have been packed."""
-        while self._packings and not self._packings[0].packing.is_alive():
+        while self._packings and self._packings[0].packing.is_done:
             self._write_events(self._packings.popleft())
 
     def _settle(self) -> None:
@@ -519,9 +530,8 @@ class TraceWriter:
         self._spans = {}
 
     def _abandon_packings(self) -> None:
-        for each in self._packings:
-            each.packing.join()
         self._packings.clear()
+        self._packer.close()
 
     def drop_pending(self) -> None:
         """Forget events that are not in the file; after a failed write."""
@@ -561,6 +571,7 @@ class TraceWriter:
     def abandon(self) -> None:
         """Close the file as it is."""
         self._abandon_packings()
+        self._spool.close()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
