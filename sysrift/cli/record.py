@@ -60,14 +60,14 @@ class RecordCommand:
             const=DEFAULT_AGENT_FROM,
             default=_agent_of(os.environ),
             help="record plain system calls within the program, without stopping it, from its N-th "
-            f"call on (default {DEFAULT_AGENT_FROM}); write --agent=N",
+            f"call on (default: $SYSRIFT_AGENT, else {DEFAULT_AGENT_FROM}); write --agent=N",
         )
         parser.add_argument(
             "--no-agent",
             dest="agent",
             action="store_const",
             const=0,
-            help="stop the program at every call, whatever $SYSRIFT_AGENT says (the default)",
+            help="stop the program at every call (also: SYSRIFT_AGENT=0)",
         )
         parser.add_argument(
             "-f",
@@ -156,8 +156,8 @@ class RecordCommand:
 
 
 def _agent_of(environment: Mapping[str, str]) -> int:
-    """$SYSRIFT_AGENT: from which call on; what is no number means never."""
-    text = environment.get("SYSRIFT_AGENT", "")
+    """$SYSRIFT_AGENT: from which call on; 0 or what is no number means never."""
+    text = environment.get("SYSRIFT_AGENT") or str(DEFAULT_AGENT_FROM)
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
