@@ -133,6 +133,26 @@ def test_signals_in_blocking_calls() -> None:
     assert_faithful(recording.trace)
 
 
+@pytest.mark.parametrize("options", [AT_ONCE[:1] + AT_ONCE[2:], ["-q", "--no-agent"]])
+def test_ten_thousand_signals_at_random_moments(
+    fixture_program: Fixture, trace_dir: Path, options: list[str]
+) -> None:
+    program, count, trace = fixture_program("many_signals"), "10000", trace_dir / "signals.srl"
+    recorder = subprocess.Popen(
+        [command("sysrift-record"), *options, "-o", trace, program, count],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert recorder.stdout is not None
+    pid = recorder.stdout.readline().strip()
+    assert run([program, count, pid, "7"], timeout=120).returncode == 0
+    said, _ = recorder.communicate(timeout=60)
+    assert said == "10000 of 10000, 0 wrong\n" and recorder.returncode == 0
+    events = events_of(trace)
+    assert sum(event.kind == EventKind.SIGNAL for event in events) == 10000
+    assert_faithful(trace, timeout=300)
+
+
 def test_a_program_that_starts_threads_goes_on_unhurt() -> None:
     script = (
         "import os, threading\n"
