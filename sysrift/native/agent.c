@@ -119,7 +119,7 @@ _Static_assert(__builtin_offsetof(struct control, phase) == PHASE, "agent.h");
 _Static_assert(__builtin_offsetof(struct control, resume) == 16, "agent.ld");
 _Static_assert(sizeof(struct registers) == 15 * 8, "agent_entry");
 _Static_assert(sizeof(struct record) == 86 && sizeof(struct segment) == 22, "trace/codec.py");
-_Static_assert(sizeof(struct row) == 256 && sizeof(struct commands) == 256 && sizeof(struct item) == 32, "agent_rows.py");
+_Static_assert(sizeof(struct row) == 256 && sizeof(struct commands) == 256 && sizeof(struct item) == 32, "agent/rows.py");
 
 enum { EVENT_SYSCALL = 1, SEGMENT_OUT = 0, SEGMENT_IN = 1 };
 enum { EFAULT = 14, EINTR = 4, MAX_RW_COUNT = 0x7ffff000, UIO_MAXIOV = 1024 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where the agent's parts lie. sysrift/record/agent_code.py has the same numbers, and checks them against
+/* Where the agent's parts lie. sysrift/agent/code.py has the same numbers, and checks them against
    the vector at the start of the code. AGENT_SITES: struct descriptor of each site. */
 #define AGENT_CODE 0x1e1000000000
 #define AGENT_SITES 0x1e1000008000

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sysrift.record.agent_code import DESCRIPTOR, SITE_COUNT, SITES
+from sysrift.agent.code import DESCRIPTOR, SITE_COUNT, SITES
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee
 from sysrift.tracee.maps import PROT_EXEC, PROT_WRITE
