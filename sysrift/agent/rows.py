@@ -146,6 +146,21 @@ def packed(row: Row, plan: Plan, maps: bool = False) -> bytes | None:
     return (head + b"".join(items)).ljust(ROW_SIZE, b"\0")
 
 
+def packed_inputs(row: Row, plan: Plan) -> bytes | None:
+    """`struct row` with what the call reads only: a recording tells what it wrote."""
+    if not plan.is_plain:
+        return None
+    effects = [
+        effect
+        for effect in sorted(plan.effects, key=_order)
+        if effect.direction is Direction.READ or effect.source is Source.IOVEC
+    ]
+    if len(effects) > _MOST_ITEMS:
+        return None
+    head = _ROW.pack(_VALID, len(effects), len(row.arguments))
+    return (head + b"".join(_item(effect) for effect in effects)).ljust(ROW_SIZE, b"\0")
+
+
 def _order(effect: Effect) -> int:
     """The order in which a `Plan` looks at memory, and so that of segments and checksums."""
     return 0 if effect.source is Source.STRING else 1 + (effect.source in _FOLLOWS_POINTERS)

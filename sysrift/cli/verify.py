@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
@@ -26,24 +27,36 @@ class VerifyCommand:
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""
         parser.add_argument("-q", "--quiet", action="store_true", help="say nothing when faithful")
+        parser.add_argument(
+            "--no-agent",
+            action="store_true",
+            help="stop the program at every call, rather than play what can be within it",
+        )
         add_process_argument(parser, "all of them")
         add_trace_argument(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Verify; returns the exit code."""
+        from sysrift.replay.player import patch_at
         from sysrift.replay.verify import verify
 
         with open_trace(args) as trace:
             progress = _Progress(trace.file.event_count)
             try:
-                verified = verify(trace, progress, alone=args.process is not None)
+                verified = verify(
+                    trace,
+                    progress,
+                    alone=args.process is not None,
+                    player_at=None if args.no_agent else patch_at(os.environ),
+                )
             finally:
                 progress.clear()
             if not args.quiet:
                 many = f"{verified.processes} processes, " if verified.processes > 1 else ""
+                played = f" ({verified.played} without a stop)" if verified.played else ""
                 sums = f", {verified.checksums} memory checksums" if verified.checksums else ""
                 print(
-                    f"{trace.path}: faithful: {many}{verified.events} events{sums}; "
+                    f"{trace.path}: faithful: {many}{verified.events} events{played}{sums}; "
                     f"{verified.ending}"
                 )
         return 0

@@ -8,6 +8,8 @@
 #define AGENT_CRC 0x1e1000018000
 #define AGENT_RANGES 0x1e100001a000
 #define AGENT_ROWS 0x1e1000020000
+/* In a replay: the addresses that records name by their index. */
+#define PLAYER_SITES 0x1e1000080000
 #define AGENT_RECORDS 0x1e1000100000
 #define AGENT_SEGMENTS 0x1e1000300000
 #define AGENT_PAYLOAD 0x1e1000500000
@@ -35,3 +37,7 @@
 #define STOP_HANDOVER 1
 #define STOP_MADE 2
 #define STOP_BY_HAND 3
+/* ... the player: there is no record for it any more. */
+#define STOP_LIMIT 4
+
+#define STUB 0x1e0000000000
