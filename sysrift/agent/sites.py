@@ -316,6 +316,18 @@ class Sites:
                 else:
                     self._asleep.add(site.address)
 
+    def without_patches(self, start: int, code: bytes) -> bytes:
+        """What `code`, read at `start`, is without this one's patches."""
+        clean = bytearray(code)
+        for site in self._sites.values():
+            if site.hole and site.address not in self._asleep:
+                for address, data in ((site.hole, site.displaced), (site.address, SYSCALL)):
+                    at = address - start
+                    if -len(data) < at < len(clean):
+                        part = data[max(-at, 0) : len(clean) - at]
+                        clean[max(at, 0) : max(at, 0) + len(part)] = part
+        return bytes(clean)
+
     @property
     def any_patched(self) -> bool:
         """Whether a site is patched, or was before `restore_all`."""

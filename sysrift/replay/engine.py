@@ -49,6 +49,7 @@ _NR_RESTART_SYSCALL = NAMES["restart_syscall"]
 _NR_ARCH_PRCTL = NAMES["arch_prctl"]
 _ARCH_SET_GS, _ARCH_SET_FS = 0x1001, 0x1002
 _TSC_LENGTH = (2, 3)
+_MANY = 1000  # events for which patching sites is worth it at once
 
 
 class Reason(enum.Enum):
@@ -525,8 +526,11 @@ class Engine:
             last = min(last, stop_at)
         if wanted is None:
             wanted_calls = frozenset()
+        show_after = SHOW_AFTER if self.player_at is None else min(SHOW_AFTER, self.player_at)
+        if self.is_alone or (limit or 0) >= _MANY:
+            show_after = 0
         try:
-            return self._advance(last, wanted, wanted_calls)
+            return self._advance(last, wanted, wanted_calls, show_after)
         finally:
             if not self.is_alone and self._player is not None:
                 self._player.hide()
@@ -536,8 +540,9 @@ class Engine:
         last: int,
         wanted: Callable[[Event], bool] | None,
         wanted_calls: frozenset[int] | None,
+        show_after: int,
     ) -> Halt:
-        """`advance` up to event `last`."""
+        """`advance` up to event `last`, with sites patched after so many stops."""
         tracee = self.tracee
         count = self.trace.event_count
         stops = 0
@@ -564,7 +569,7 @@ class Engine:
             if player is None:
                 if self._player is not None:
                     self._player.hide()
-            elif player.can_show and (self.is_alone or stops >= min(SHOW_AFTER, player.patch_at)):
+            elif stops >= show_after and player.can_show:
                 player.show()
             if player is not None and player.shown and wanted_calls is not None:
                 aimed = self._aim(player, last, wanted_calls)

@@ -177,7 +177,10 @@ class Player:
                 there = os.pread(file.fileno(), length, mapping.offset + start - mapping.start)
         except OSError:
             return False
-        return there == self._tracee.read_some(start, length)
+        found = self._tracee.read_some(start, length)
+        if self.shown and self._sites is not None:
+            found = self._sites.without_patches(start, found)
+        return there == found
 
     def hide(self) -> None:
         """Make all code what it was."""
