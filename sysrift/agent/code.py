@@ -152,7 +152,8 @@ class PlayerCode(NamedTuple):
     image: bytes
     entry: int
     leaving: int
-    """From here on the call is played, and the program's registers are put back."""
+    """From here to `stop` the call is played, and the program's registers are put back."""
+    stop: int
     stopped: int
     """Where it stands when it leaves a call to the engine."""
 
@@ -167,7 +168,7 @@ def agent_code() -> Code | None:
 @functools.cache
 def player_code() -> PlayerCode | None:
     """The same of the player."""
-    found = _built("player", b"SRTTPLYR", 3)
+    found = _built("player", b"SRTTPLYR", 4)
     return PlayerCode(*found) if found else None
 
 

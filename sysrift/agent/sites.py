@@ -312,7 +312,8 @@ class Sites:
                 there = read(site.hole, _JUMP)
                 if there == site.displaced and read(site.address, 2) == SYSCALL:
                     self._tracee.write(site.hole, site.long_jump)
-                    self._tracee.write(site.address, site.short_jump)
+                    if not site.wide:
+                        self._tracee.write(site.address, site.short_jump)
                 else:
                     self._asleep.add(site.address)
 
@@ -327,6 +328,20 @@ class Sites:
                         part = data[max(-at, 0) : len(clean) - at]
                         clean[max(at, 0) : max(at, 0) + len(part)] = part
         return bytes(clean)
+
+    def detour(self, address: int) -> int | None:
+        """Where to go on instead of at `address`, which a wide site has displaced; 0 when that is
+        the midst of one; None elsewhere."""
+        for site in self._sites.values():
+            if site.wide and site.address < address < site.address + _JUMP:
+                behind = site.trampoline + _TRAMPOLINE_CODE.size
+                return behind if address == site.address + 2 else 0
+        return None
+
+    @property
+    def any_wide(self) -> bool:
+        """Whether there are wide sites."""
+        return any(site.wide for site in self._sites.values())
 
     @property
     def any_patched(self) -> bool:
@@ -412,8 +427,10 @@ def find_movable(read: Callable[[int, int], bytes], site: int, mapping: Mapping)
     Empty when they cannot be moved: they use memory or the instruction pointer, or something nearby
     jumps to one of them.
     """
-    from iced_x86 import Decoder, FlowControl, OpKind
+    from iced_x86 import Decoder, FlowControl, Mnemonic, OpKind
 
+    # Where these are executed is seen when they trap.
+    trapping = {Mnemonic.RDTSC, Mnemonic.RDTSCP, Mnemonic.DIV, Mnemonic.IDIV}
     first = max(mapping.start, site - _FUNCTION)
     code = read(first, min(mapping.end, site + _FUNCTION) - first)
     behind = code[site + 2 - first : site + 2 - first + 2 * _LONGEST]
@@ -421,6 +438,8 @@ def find_movable(read: Callable[[int, int], bytes], site: int, mapping: Mapping)
     for instruction in Decoder(64, behind, ip=site + 2):
         kinds = {instruction.op_kind(n) for n in range(instruction.op_count)}
         if instruction.flow_control != FlowControl.NEXT or OpKind.MEMORY in kinds:
+            return b""
+        if instruction.mnemonic in trapping:
             return b""
         length += instruction.len
         if length >= _JUMP - 2:

@@ -6,6 +6,7 @@
     .quad 0x52594c5054545253             /* "SRTTPLYR" */
     .quad player_entry
     .quad player_leaving                 /* from here on the call is played */
+    .quad player_stop                    /* ... up to here */
     .quad player_stopped
     .quad AGENT_END
     .quad AGENT_REGISTERS

@@ -546,7 +546,7 @@ class Engine:
         tracee = self.tracee
         count = self.trace.event_count
         stops = 0
-        aimed = False
+        aimed, played_by_stop = False, True
         while True:
             if self.stops_where_cut_off and self._cut_off:
                 return Halt(Reason.END)
@@ -563,6 +563,7 @@ class Engine:
                         return Halt(Reason.REACHED)
                     if not self.play_at_point(tracee.registers()):
                         return Halt(Reason.END, event.nr)
+                    played_by_stop = True
                     continue
             elif not self.is_complete:
                 return Halt(Reason.END)  # there may be no further stop: killed in an endless loop
@@ -573,6 +574,9 @@ class Engine:
                 player.show()
             if player is not None and player.shown and wanted_calls is not None:
                 aimed = self._aim(player, last, wanted_calls)
+                if played_by_stop:
+                    player.go_on()
+            played_by_stop = False
             tracee.resume(pt.PTRACE_SYSEMU)
             status = tracee.wait()
             stops += 1
@@ -622,6 +626,7 @@ class Engine:
                     return Halt(Reason.END, self.fatal_signal_due)
                 if player is not None and player is self._player:
                     player.called(*call)
+                    played_by_stop = True
                 continue
             if status >> 16:
                 continue
@@ -631,6 +636,7 @@ class Engine:
                     return Halt(Reason.REACHED)
                 if not self.fault(sig):
                     return Halt(Reason.END, sig)
+                played_by_stop = True
             elif sig == signal.SIGTRAP:
                 return Halt(Reason.TRAP, sig)
             elif sig in SYNCHRONOUS and tracee.siginfo()[8:12] > b"\0\0\0\0":

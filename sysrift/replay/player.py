@@ -35,7 +35,7 @@ _NR_MPROTECT = NAMES["mprotect"]
 _READ_EXECUTE = 5
 _INT3 = b"\xcc"
 _AROUND = 1200  # bytes of code that say whether a site can be patched
-_TAIL = 64  # instructions between the call being played and the program
+_IN_TRAMPOLINE = 64  # instructions at most, on the way from a site or behind it
 _MOST_SEGMENTS = at.PAYLOAD - at.SEGMENTS
 _MOST_PAYLOAD = AGENT_END - at.PAYLOAD
 _MOST_RECORDS = at.SEGMENTS - at.RECORDS
@@ -148,7 +148,7 @@ class Player:
         except (RemoteSyscallError, BadAddress):
             return False
         self._able, self._code = True, code
-        self._sites = Sites(self._tracee, code.entry, patch_at=1, wide=False)
+        self._sites = Sites(self._tracee, code.entry, patch_at=1, wide=not self._watched)
         self._rows = Rows(self._tracee.write_own, _replayed_row)
         self._outputs = (0, frozenset())
         return True
@@ -189,10 +189,23 @@ class Player:
         self.shown = False
 
     def show(self) -> None:
-        """Patch the sites again that were patched before."""
+        """Patch the sites again that were patched before; not while the program is in the midst of
+        one."""
         if not self.shown and self._sites is not None:
+            if self._sites.detour(self._tracee.registers().rip) == 0:
+                return
             self._sites.patch_untouched()
             self.shown = True
+
+    def go_on(self) -> None:
+        """The program is about to go on from behind a call that the engine has played: what is
+        there may be displaced."""
+        if self.shown and self._sites is not None and self._sites.any_wide:
+            registers = self._tracee.registers()
+            detour = self._sites.detour(registers.rip)
+            if detour:
+                registers.rip = detour
+                self._tracee.set_registers(registers)
 
     @property
     def can_show(self) -> bool:
@@ -375,30 +388,27 @@ class Player:
         then."""
         tracee, code = self._tracee, self._code
         assert code is not None and self._sites is not None
-        behind = code.leaving
         rip = tracee.registers().rip
-        if not code.leaving < rip < code.stopped:
-            there = tracee.read_own(behind, 1)
-            tracee.write_own(behind, _INT3)
-            try:
-                while True:
-                    tracee.resume(pt.PTRACE_SYSEMU)
-                    sig = os.WSTOPSIG(tracee.wait())
-                    rip = tracee.registers().rip
-                    if rip == behind + 1 and sig == signal.SIGTRAP:
-                        registers, resume = self._program()
-                        registers.rip = resume
-                        break
-                    if self.left_over(sig, rip):
-                        registers, _ = self._program()
-                        registers.rip = self._address(registers.rcx)
-                        break
-            finally:
-                tracee.write_own(behind, there)
-            tracee.set_registers(registers)
-            return
-        for _ in range(_TAIL):
+        for _ in range(_IN_TRAMPOLINE):
+            if not self._sites.in_trampoline(rip):
+                break
             tracee.resume(pt.PTRACE_SINGLESTEP)
             tracee.wait()
-            if not self.is_inside(tracee.registers().rip):
-                return
+            rip = tracee.registers().rip
+        if not AGENT_START <= rip < AGENT_END:
+            return
+        there = tracee.read_own(code.leaving, 1)
+        tracee.write_own(code.leaving, _INT3)
+        sig = 0
+        try:
+            # Not by single steps: one over popf would leave the trap flag set (enable_single_step).
+            while not code.leaving <= rip < code.stop and not self.left_over(sig, rip):
+                tracee.resume(pt.PTRACE_SYSEMU)
+                sig = os.WSTOPSIG(tracee.wait())
+                rip = tracee.registers().rip
+        finally:
+            tracee.write_own(code.leaving, there)
+        registers, resume = self._program()
+        played = code.leaving <= rip < code.stop
+        registers.rip = resume if played else self._address(registers.rcx)
+        tracee.set_registers(registers)
