@@ -592,7 +592,8 @@ class Engine:
                     if player.is_inside(rip):
                         if player.left_over(sig, rip):
                             registers = player.call_at_hand()
-                            if aimed and player.ran_out and self._aim(player, last, wanted_calls):
+                            ran_out = aimed and sig == signal.SIGTRAP and player.ran_out
+                            if ran_out and self._aim(player, last, wanted_calls):
                                 self._rewind(registers)  # to the next block's events
                                 continue
                         elif sig == signal.SIGTRAP:
