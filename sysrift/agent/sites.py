@@ -262,9 +262,9 @@ class Sites:
                     self._calls.pop(site.address, None)
                     self._never.discard(site.address)
 
-    def leave(self, start: int, end: int) -> None:
+    def leave(self, start: int, end: int, patched: bool) -> None:
         """What is between these addresses is about to change: nothing there is patched any more,
-        or leads there, until it is called again."""
+        or leads there, until it is called again. Not `patched`: after `restore_all`."""
         zones = [
             zone for zone in self._zones if start < zone.address + _PAGE and zone.address < end
         ]
@@ -274,7 +274,7 @@ class Sites:
                 spans.append((site.hole, site.hole + _JUMP))
             through = any(zone.address <= site.trampoline < zone.address + _PAGE for zone in zones)
             if through or any(start < last and first < end for first, last in spans):
-                if site.address not in self._asleep:
+                if patched and site.address not in self._asleep:
                     self._restore(site)
                 self._asleep.discard(site.address)
                 self._unpatched(site)

@@ -584,28 +584,19 @@ class Engine:
             if status == SYSCALL_STOP:
                 registers = tracee.registers()
             if player is not None and player.shown:
-                played = player.take()
-                self.next += played
-                self.played += played
+                self._take(player)
                 if registers is None and status >> 16 == 0:
                     sig, rip = os.WSTOPSIG(status), tracee.registers().rip
                     if player.is_inside(rip):
-                        if player.left_over(sig, rip):
-                            registers = player.call_at_hand()
-                            ran_out = aimed and sig == signal.SIGTRAP and player.ran_out
-                            if ran_out and self._aim(player, last, wanted_calls):
-                                self._rewind(registers)  # to the next block's events
-                                continue
-                        elif sig == signal.SIGTRAP:
-                            # A watchpoint: what it writes is the kernel's, which triggers none.
-                            tracee.watchpoint_hits = 0
+                        if not player.left_over(sig, rip):
+                            if self._disturbed(player, sig):
+                                return Halt(Reason.SIGNAL, sig)
                             continue
-                        else:
-                            player.get_out()
-                            played = player.take()
-                            self.next += played
-                            self.played += played
-                            return Halt(Reason.SIGNAL, sig)
+                        registers = player.call_at_hand()
+                        ran_out = aimed and sig == signal.SIGTRAP and player.ran_out
+                        if ran_out and self._aim(player, last, wanted_calls):
+                            self._rewind(registers)  # to the next block's events
+                            continue
             if registers is not None:
                 if self.next >= last:
                     self._rewind(registers)
@@ -644,6 +635,25 @@ class Engine:
                 self.fault(sig)
             else:
                 return Halt(Reason.SIGNAL, sig)
+
+    def _take(self, player: Player) -> None:
+        """Count what the player has played."""
+        played = player.take()
+        self.next += played
+        self.played += played
+
+    def _disturbed(self, player: Player, sig: int) -> bool:
+        """A signal came while the program is in the player: get it out, unless it goes on.
+
+        Returns whether it is out, at a boundary.
+        """
+        if sig == signal.SIGTRAP:
+            # A watchpoint: what is written there is the kernel's, which triggers none.
+            self.tracee.watchpoint_hits = 0
+            return False
+        player.get_out()
+        self._take(player)
+        return True
 
     def _aim(self, player: Player, last: int, wanted_calls: frozenset[int] | None) -> bool:
         """Let the player go on at the next event; False when it is none of its."""

@@ -124,6 +124,8 @@ class Player:
             return
         if not self.shown:
             self.show()
+        if not self.shown:
+            return
         self._sites.called(address, mapping, self._maps)
 
     def _put(self) -> bool:
@@ -220,7 +222,7 @@ class Player:
         for start, end in self._changed(event):
             end = (end + PAGE - 1) & -PAGE
             if self._sites is not None:
-                self._sites.leave(start, end)
+                self._sites.leave(start, end, self.shown)
             for address in [a for a in self._calls if start <= a < end]:
                 del self._calls[address]
             if start < AGENT_END and end > AGENT_START:
@@ -246,7 +248,7 @@ class Player:
         """The program wants the player's memory."""
         if self._sites is not None:
             self.hide()
-            self._sites.leave(0, MASK)
+            self._sites.leave(0, MASK, False)
             with contextlib.suppress(RemoteSyscallError):
                 RemoteMemory(self._tracee).unmap(AGENT_START, AGENT_END - AGENT_START)
         self._sites = self._rows = self._loaded = None

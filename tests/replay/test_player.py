@@ -92,6 +92,23 @@ def test_memory_checksums_are_compared_at_each(
     assert (played(done.stdout) > 0) == (every > 1)
 
 
+def test_events_one_by_one_are_those_of_the_whole_block() -> None:
+    # A forked process's events, too, and in whatever order they are asked for.
+    script = "for n in 1 2 3; do /bin/true; done; cat /etc/passwd /etc/group"
+    trace = record(["bash", "-c", script], options=["-q"]).trace
+    with Trace(trace) as first:
+        for process in first.processes:
+            whole = list(first.of(process).events())
+            with Trace(trace, process) as other:
+                numbers = [event.number for event in whole][::7]
+                random.Random(5).shuffle(numbers)
+                for number in numbers:
+                    event = other.event(number)
+                    assert event == whole[number - 1]
+                    assert other.event(number) is event
+                    assert other.glance(number) == (event.kind, event.flags)
+
+
 # -- it notices ----------------------------------------------------------------------------------
 
 
