@@ -316,6 +316,11 @@ class Player:
             or len(block.payload) > _MOST_PAYLOAD
         ):
             return False
+        try:
+            block.index(part.process, part.first)
+            block.index(part.process, part.first + part.length - 1)
+        except (IndexError, KeyError):
+            return False  # the engine is going to say that it is damaged
         write = self._tracee.write_own
         write(at.SITE_TABLE, struct.pack(f"<{len(block.sites)}Q", *block.sites))
         write(at.RECORDS, block.records)

@@ -77,6 +77,11 @@ class EventsBlock:
             events[event.task].append(self._single.get(index, event))
         return {task: tuple(own) for task, own in events.items()}
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all events have been made."""
+        return "by_process" in self.__dict__
+
     def in_order(self) -> Iterator[Event]:
         """All events, as they happened."""
         numbers = dict(self.first)
@@ -92,7 +97,7 @@ class EventsBlock:
 
     def event(self, process: int, number: int) -> Event:
         """One event; the same object whenever it is asked for."""
-        if "by_process" in self.__dict__:
+        if self.is_whole:
             return self.by_process[process][number - self.first[process]]
         index = self.index(process, number)
         event = self._single.get(index)
@@ -159,7 +164,7 @@ class EventsBlock:
 
     @cached_property
     def is_sound(self) -> bool:
-        """Whether the records have as many segments, sites and bytes as there are."""
+        """Whether there are all the segments, sites, bytes and processes that the records name."""
         columns = _column(self.records, codec.RECORD.size, 2, 2)
         return (
             max(columns, default=0) < len(self.sites)

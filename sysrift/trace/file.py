@@ -532,6 +532,13 @@ class TraceFile:
         except (struct.error, IndexError, KeyError):
             raise self._unreadable(offset) from None
 
+    def block_glance(self, offset: int, process: int, number: int) -> tuple[int, int]:
+        """The kind and the flags of an event of a process, likewise."""
+        try:
+            return self.block(offset).glance(process, number)
+        except (struct.error, IndexError, KeyError):
+            raise self._unreadable(offset) from None
+
     def events_in_order(self, offset: int) -> list[Event]:
         """The events in the block of events at `offset`, as they happened."""
         try:

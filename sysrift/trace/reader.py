@@ -190,8 +190,12 @@ class Trace:
             return self._now[number - self._now_first]
         if not 1 <= number <= self.event_count:
             raise IndexError(number)
-        part = self.part(number)
-        return self.file.block_event(part.offset, part.process, number)
+        index = bisect.bisect_right(self._firsts, number) - 1
+        part = self._parts[index]
+        event = self.file.block_event(part.offset, part.process, number)
+        if self.file.block(part.offset).is_whole:
+            self._look_at(index)
+        return event
 
     def part(self, number: int) -> Part:
         """Where event `number` and its neighbours are."""
@@ -203,7 +207,7 @@ class Trace:
             event = self._now[number - self._now_first]
             return event.kind, event.flags
         part = self.part(number)
-        return self.file.block(part.offset).glance(part.process, number)
+        return self.file.block_glance(part.offset, part.process, number)
 
     def _look_at(self, part: int) -> None:
         """Make `_now` the events of a part of the timeline."""
