@@ -7,8 +7,13 @@ import argparse
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from sysrift.cli.trace_argument import add_process_argument, add_trace_argument, open_trace
+
+if TYPE_CHECKING:
+    from sysrift.replay.verify import Verified
+    from sysrift.trace.reader import Trace
 
 _PATIENCE = 2.0
 """Seconds without a sign of life that a user is fine with."""
@@ -37,18 +42,10 @@ class VerifyCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Verify; returns the exit code."""
-        from sysrift.replay.player import patch_at
-        from sysrift.replay.verify import verify
-
         with open_trace(args) as trace:
             progress = _Progress(trace.file.event_count)
             try:
-                verified = verify(
-                    trace,
-                    progress,
-                    alone=args.process is not None,
-                    player_at=None if args.no_agent else patch_at(os.environ),
-                )
+                verified = _verified(trace, progress, args)
             finally:
                 progress.clear()
             if not args.quiet:
@@ -60,6 +57,33 @@ class VerifyCommand:
                     f"{verified.ending}"
                 )
         return 0
+
+
+def _verified(trace: Trace, progress: _Progress, args: argparse.Namespace) -> Verified:
+    """Verify it as the arguments and $SYSRIFT_PLAYER say.
+
+    The player changes the program's code, which a program can read. So where nobody asked for the
+    player, a replay counts as diverged only when it does so without.
+    """
+    from sysrift.replay.divergence import Divergence
+    from sysrift.replay.player import PATCH_AT, patch_at
+    from sysrift.replay.verify import verify
+
+    alone = args.process is not None
+    if args.no_agent:
+        return verify(trace, progress, alone, player_at=None)
+    if os.environ.get("SYSRIFT_PLAYER"):
+        return verify(trace, progress, alone, player_at=patch_at(os.environ))
+    try:
+        return verify(trace, progress, alone, player_at=PATCH_AT)
+    except Divergence as divergence:
+        verified = verify(trace, progress, alone, player_at=None)
+        print(
+            "sysrift: only with a stop at every call (--no-agent): the program seems to look at "
+            f"its own code; otherwise: {divergence}",
+            file=sys.stderr,
+        )
+        return verified
 
 
 class _Progress:

@@ -284,6 +284,15 @@ def test_interrupted_anywhere_it_stands_at_a_boundary(fixture_program: Fixture) 
     assert interrupted > 20
 
 
+def test_program_that_reads_its_own_code(fixture_program: Fixture) -> None:
+    # It sees the jump in the place of a `syscall`: then a stop at every call is what counts.
+    trace = record([fixture_program("reads_code")], options=["-q"]).trace
+    assert verify(trace, env=FROM_THE_FIRST).returncode == 3
+    done = assert_faithful(trace)
+    assert "--no-agent" in done.stderr and played(done.stdout) == 0
+    assert not assert_faithful(trace, env=NEVER).stderr
+
+
 # -- debug registers ------------------------------------------------------------------------------
 
 
