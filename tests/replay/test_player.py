@@ -284,6 +284,23 @@ def test_interrupted_anywhere_it_stands_at_a_boundary(fixture_program: Fixture) 
     assert interrupted > 20
 
 
+@pytest.mark.parametrize("arguments", [[], ["over"]], ids=["around it", "over the player"])
+@pytest.mark.parametrize("agent", ["--agent", "--no-agent"])
+def test_memory_that_changes_around_the_player(
+    agent: str, arguments: list[str], fixture_program: Fixture
+) -> None:
+    argv = [fixture_program("moves_code"), *arguments]
+    recording = record(argv, options=["-q", "--checksum=50", agent])
+    assert recording.stdout == "done\n", recording
+    counts = [
+        played(assert_faithful(recording.trace, env={"SYSRIFT_PLAYER": p}).stdout)
+        for p in ("1", "5", "never")
+    ]
+    assert counts[2] == 0
+    # Once its place is taken, there is none any more.
+    assert min(counts[:2]) > 1000 if not arguments else 0 < max(counts) < 200
+
+
 def test_program_that_reads_its_own_code(fixture_program: Fixture) -> None:
     # It sees the jump in the place of a `syscall`: then a stop at every call is what counts.
     trace = record([fixture_program("reads_code")], options=["-q"]).trace
