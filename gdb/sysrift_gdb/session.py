@@ -19,6 +19,7 @@ from sysrift.errors import ReplayError, SysRiftError
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
+from sysrift.replay.player import patch_at
 from sysrift.replay.stub import pin, prepare
 from sysrift.trace.model import Event, EventFlag, EventKind, Image
 from sysrift.trace.reader import Trace
@@ -91,6 +92,7 @@ class Replay:
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
+            self.engine.player_at = patch_at(os.environ)
             self._begin()
             self.signals = SignalTable()
             self.catchpoints.ensure()
@@ -230,7 +232,10 @@ class Replay:
     def _run_ahead(self, user: UserBreakpoints) -> bool:
         if user.hardware:
             self.tracee.watchpoint_hits = 0
-        return self._halted(self.engine.advance(wanted=lambda event: _shows(user, event)))
+        halt = self.engine.advance(
+            wanted=lambda event: _shows(user, event), wanted_calls=_wanted_calls(user)
+        )
+        return self._halted(halt)
 
     def _halted(self, halt: Halt) -> bool:
         if halt.reason is Reason.EXEC:
@@ -266,7 +271,10 @@ class Replay:
         if not is_handler_entry(self.trace.event(self.engine.next - 1)):
             return True
         while True:
-            halt = self.engine.advance(wanted=lambda e: is_handler_return(e) or _shows(user, e))
+            halt = self.engine.advance(
+                wanted=lambda e: is_handler_return(e) or _shows(user, e),
+                wanted_calls=_wanted_calls(user),
+            )
             event = self._next_event()
             if halt.reason is not Reason.WANTED or event is None or not is_handler_return(event):
                 return self._halted(halt) or not may_leave
@@ -559,6 +567,11 @@ class Replay:
 
 def _wants(user: UserBreakpoints, event: Event) -> bool:
     return event.kind == EventKind.SYSCALL and (user.all_syscalls or event.nr in user.syscalls)
+
+
+def _wanted_calls(user: UserBreakpoints) -> frozenset[int] | None:
+    """The plain calls that GDB must stop at; None: all of them."""
+    return None if user.all_syscalls else frozenset(user.syscalls)
 
 
 def _shows(user: UserBreakpoints, event: Event) -> bool:

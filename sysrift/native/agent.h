@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Where the agent's parts lie. sysrift/record/agent_code.py has the same numbers, and checks them against
+/* Where the agent's parts lie. sysrift/agent/code.py has the same numbers, and checks them against
    the vector at the start of the code. AGENT_SITES: struct descriptor of each site. */
 #define AGENT_CODE 0x1e1000000000
 #define AGENT_SITES 0x1e1000008000
@@ -8,10 +8,12 @@
 #define AGENT_CRC 0x1e1000018000
 #define AGENT_RANGES 0x1e100001a000
 #define AGENT_ROWS 0x1e1000020000
+/* In a replay: the addresses that records name by their index. */
+#define PLAYER_SITES 0x1e1000080000
 #define AGENT_RECORDS 0x1e1000100000
 #define AGENT_SEGMENTS 0x1e1000300000
 #define AGENT_PAYLOAD 0x1e1000500000
-#define AGENT_END 0x1e1000700000
+#define AGENT_END 0x1e1001000000
 
 #define MAX_RECORDS 16384
 #define MAX_SEGMENTS 65536
@@ -35,3 +37,7 @@
 #define STOP_HANDOVER 1
 #define STOP_MADE 2
 #define STOP_BY_HAND 3
+/* ... the player: there is no record for it any more. */
+#define STOP_LIMIT 4
+
+#define STUB 0x1e0000000000

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The agent's way in and out (see agent.c).
- *
- * A patched `syscall` comes here by its site's trampoline, with the site's descriptor in rcx. Of the
- * program's registers only rcx and r11 are lost, which the call itself would have overwritten (rcx
- * with the address behind it, r11 with the flags). Nothing is put onto the program's stack.
- */
-#include "agent.h"
+/* The agent's way in and out (see agent.c). */
+#include "entry.h"
 
     .section .text.vector, "a"
     .quad 0x544e454741545253             /* "SRTAGENT" */
@@ -20,50 +15,11 @@
     .globl agent_entry, agent_call
 
 agent_entry:
-    movabs $AGENT_CONTROL, %r11
-    mov %rsp, SAVED_RSP(%r11)
-    lea (AGENT_STACK_TOP - AGENT_CONTROL)(%r11), %rsp
-    pushfq
-    push %rax
-    push %rcx
-    push %rdx
-    push %rsi
-    push %rdi
-    push %r10
-    push %r8
-    push %r9
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    cld
-    mov %rsp, %rdi
-    call agent_hook
+    enter agent_hook
 agent_tail:                              /* eax: whether to go on, or why to stop */
     test %eax, %eax
     jnz agent_stop
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
-    pop %r9
-    pop %r8
-    pop %r10
-    pop %rdi
-    pop %rsi
-    pop %rdx
-    pop %rcx
-    pop %rax
-    popfq
-    movabs $AGENT_CONTROL, %r11
-    mov SAVED_RSP(%r11), %rsp
-    movabs $AGENT_STACK_TOP - 8, %r11
-    mov (%r11), %r11                     /* the flags, as the call would have left them there */
-    jmp *agent_resume(%rip)             /* control.resume */
+    leave_to_program
 
     /* Stop for the recorder, by the one signal that a program can neither block, catch nor ignore
      * (an int3 would reset the handler of a program that blocks SIGTRAP). It takes the program's

@@ -6,11 +6,12 @@ from __future__ import annotations
 import ctypes
 import struct
 
+from sysrift.agent import code as at
+from sysrift.agent.code import Code, Control, agent_code
+from sysrift.agent.rows import Rows
+from sysrift.agent.sites import Site, Sites
 from sysrift.native import AGENT_END, AGENT_START
-from sysrift.record import agent_code as at
-from sysrift.record.agent_code import Code, Control, agent_code
-from sysrift.record.agent_rows import Rows
-from sysrift.record.sites import Site, Sites
+from sysrift.record.agent_calls import recorded_row
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.codec import RECORD, SEGMENT
 from sysrift.trace.writer import TraceWriter
@@ -43,7 +44,7 @@ class Agent:
         self._maps_are_old = False
         self.remapped = 0
         """How often the agent has mapped or unmapped memory."""
-        self.rows = Rows(tracee.write_own)
+        self.rows = Rows(tracee.write_own, recorded_row)
         self._dispatching = False
         sites.remote_syscall = self.remote_syscall
 

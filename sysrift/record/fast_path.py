@@ -23,13 +23,13 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sysrift.agent import code as at
+from sysrift.agent.sites import Site
 from sysrift.native import AGENT_END, AGENT_START
-from sysrift.record import agent_code as at
 from sysrift.record.agent import Agent
 from sysrift.record.call import Call
 from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
-from sysrift.record.sites import Site
 from sysrift.record.special import CLONE_UNTRACED, clone_flags, whole_pages
 from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.tracee import Registers

@@ -12,6 +12,7 @@ where it was when event N came in the middle of a computation.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import enum
 import os
@@ -24,6 +25,7 @@ from sysrift.replay.divergence import Divergence, divergence
 from sysrift.replay.files import FileSource
 from sysrift.replay.memory_calls import MemoryCalls
 from sysrift.replay.output import ProgramOutput
+from sysrift.replay.player import PATCH_AT, SHOW_AFTER, Player
 from sysrift.replay.point import Came, PointFinder
 from sysrift.syscalls import NAMES, ReplayClass, lookup
 from sysrift.trace.model import AFTER, Delivery, Event, EventFlag, EventKind, Image, SegmentKind
@@ -47,6 +49,7 @@ _NR_RESTART_SYSCALL = NAMES["restart_syscall"]
 _NR_ARCH_PRCTL = NAMES["arch_prctl"]
 _ARCH_SET_GS, _ARCH_SET_FS = 0x1001, 0x1002
 _TSC_LENGTH = (2, 3)
+_MANY = 1000  # events for which patching sites is worth it at once
 
 
 class Reason(enum.Enum):
@@ -95,6 +98,12 @@ class Engine:
         self.check_checksums = False
         self.stops_where_cut_off = False  # rather than running on to the next system call, if any
         self.checksums_checked = 0
+        self.player_at: int | None = PATCH_AT  # a site's call from which on it is played in place
+        self.is_alone = False  # nobody looks at the tracee between two calls of `advance`
+        self.played = 0
+        """How many events there were without a stop."""
+        self._player: Player | None = None
+        self._checksum_numbers = sorted(trace.checksums)
         self._output = ProgramOutput()
         self._calls = MemoryCalls(tracee, self.source, self.image.mm[5])
         self._finder: PointFinder | None = None
@@ -113,7 +122,10 @@ class Engine:
         child.__dict__.update(self.__dict__)
         child.trace, child.tracee = trace, tracee
         child.source = self.source.fork(tracee)
-        child.checksums_checked = 0
+        child.checksums_checked = child.played = 0
+        child._checksum_numbers = sorted(trace.checksums)
+        if self._player is not None:
+            child._player = self._player.copy(tracee, trace)
         child._finder = None
         child._output = copy.deepcopy(self._output)
         child._calls = self._calls.fork(tracee, child.source)
@@ -156,11 +168,14 @@ class Engine:
         instruction afterwards, and `next` is `event` + 1. `reached`: by replaying up to there."""
         image = self.trace.image(event)
         self.source.forget_copies()
+        self._player = None  # its memory is gone, as all that was
         images.restore(self.tracee, image, self.source)
         self.image = image
         self.next = event + 1
         self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
+        if self.player_at is not None:
+            self._player = Player(self.tracee, self.trace, image, self.player_at, not self.is_alone)
         if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
@@ -272,6 +287,8 @@ class Engine:
         registers.orig_rax = NO_SYSCALL
         if row is not None and row.replay_class is not ReplayClass.EMULATE:
             if row.replay_class is ReplayClass.MAP:
+                if self._player is not None:
+                    self._player.memory_call(event)
                 try:
                     self._calls.replay(event)
                 except RemoteSyscallError as error:
@@ -492,40 +509,96 @@ class Engine:
         stop_at: int | None = None,
         wanted: Callable[[Event], bool] | None = None,
         limit: int | None = None,
+        wanted_calls: frozenset[int] | None = None,
     ) -> Halt:
         """Run on until event `stop_at` is next, an event is `wanted`, or something else happens.
 
         The tracee must be in any ptrace-stop with the registers to go on with. At REACHED and
         WANTED the program stands on the event's `syscall` instruction, or at its point in a
-        computation. `limit` bounds the events.
+        computation. `limit` bounds the events. `wanted_calls`: of the calls without a flag that are
+        emulated only these may be `wanted`; None: any.
         Raises Divergence, TraceeGone.
         """
-        tracee = self.tracee
-        count = self.trace.event_count
         if self.fatal_signal_due:
             return Halt(Reason.END, self.fatal_signal_due)
-        last = count + 1 if limit is None else self.next + limit
+        last = self.trace.event_count + 1 if limit is None else self.next + limit
+        if stop_at is not None:
+            last = min(last, stop_at)
+        if wanted is None:
+            wanted_calls = frozenset()
+        show_after = SHOW_AFTER if self.player_at is None else min(SHOW_AFTER, self.player_at)
+        if self.is_alone or (limit or 0) >= _MANY:
+            show_after = 0
+        try:
+            return self._advance(last, wanted, wanted_calls, show_after)
+        finally:
+            if not self.is_alone and self._player is not None:
+                self._player.hide()
+
+    def _advance(
+        self,
+        last: int,
+        wanted: Callable[[Event], bool] | None,
+        wanted_calls: frozenset[int] | None,
+        show_after: int,
+    ) -> Halt:
+        """`advance` up to event `last`, with sites patched after so many stops."""
+        tracee = self.tracee
+        count = self.trace.event_count
+        stops = 0
+        aimed, played_by_stop = False, True
         while True:
             if self.stops_where_cut_off and self._cut_off:
                 return Halt(Reason.END)
+            player = self._player if wanted_calls is not None else None
             if self.next <= count:
-                event = self.trace.event(self.next)
-                if event.flags & _IN_CODE:
+                if self.trace.glance(self.next)[1] & _IN_CODE:
+                    event = self.trace.event(self.next)
+                    if self._player is not None:
+                        self._player.hide()
                     halt = self._find_in_code(event)
                     if halt is not None:
                         return halt
-                    if (stop_at is not None and self.next >= stop_at) or self.next >= last:
+                    if self.next >= last:
                         return Halt(Reason.REACHED)
                     if not self.play_at_point(tracee.registers()):
                         return Halt(Reason.END, event.nr)
+                    played_by_stop = True
                     continue
             elif not self.is_complete:
                 return Halt(Reason.END)  # there may be no further stop: killed in an endless loop
+            if player is None:
+                if self._player is not None:
+                    self._player.hide()
+            elif stops >= show_after and player.can_show:
+                player.show()
+            if player is not None and player.shown and wanted_calls is not None:
+                aimed = self._aim(player, last, wanted_calls)
+                if played_by_stop:
+                    player.go_on()
+            played_by_stop = False
             tracee.resume(pt.PTRACE_SYSEMU)
             status = tracee.wait()
+            stops += 1
+            registers = None
             if status == SYSCALL_STOP:
                 registers = tracee.registers()
-                if (stop_at is not None and self.next >= stop_at) or self.next >= last:
+            if player is not None and player.shown:
+                self._take(player)
+                if registers is None and status >> 16 == 0:
+                    sig, rip = os.WSTOPSIG(status), tracee.registers().rip
+                    if player.is_inside(rip):
+                        if not player.left_over(sig, rip):
+                            if self._disturbed(player, sig):
+                                return Halt(Reason.SIGNAL, sig)
+                            continue
+                        registers = player.call_at_hand()
+                        ran_out = aimed and sig == signal.SIGTRAP and player.ran_out
+                        if ran_out and self._aim(player, last, wanted_calls):
+                            self._rewind(registers)  # to the next block's events
+                            continue
+            if registers is not None:
+                if self.next >= last:
                     self._rewind(registers)
                     return Halt(Reason.REACHED)
                 if (
@@ -536,27 +609,66 @@ class Engine:
                     self._rewind(registers)
                     return Halt(Reason.WANTED)
                 before = self.image
+                call = registers.rip - 2, signed(registers.orig_rax), registers.arguments
                 if not self.system_call(registers):
                     return Halt(Reason.END, self.fatal_signal_due)
                 if self.image is not before and self.on_exec is not None:
                     return Halt(Reason.EXEC)
                 if self.fatal_signal_due:
                     return Halt(Reason.END, self.fatal_signal_due)
+                if player is not None and player is self._player:
+                    player.called(*call)
+                    played_by_stop = True
                 continue
             if status >> 16:
                 continue
             sig = os.WSTOPSIG(status)
             if sig in SYNCHRONOUS and (self.is_expected_fault(sig) or self._cut_off):
-                if (stop_at is not None and self.next >= stop_at) or self.next >= last:
+                if self.next >= last:
                     return Halt(Reason.REACHED)
                 if not self.fault(sig):
                     return Halt(Reason.END, sig)
+                played_by_stop = True
             elif sig == signal.SIGTRAP:
                 return Halt(Reason.TRAP, sig)
             elif sig in SYNCHRONOUS and tracee.siginfo()[8:12] > b"\0\0\0\0":
                 self.fault(sig)
             else:
                 return Halt(Reason.SIGNAL, sig)
+
+    def _take(self, player: Player) -> None:
+        """Count what the player has played."""
+        played = player.take()
+        self.next += played
+        self.played += played
+
+    def _disturbed(self, player: Player, sig: int) -> bool:
+        """A signal came while the program is in the player: get it out, unless it goes on.
+
+        Returns whether it is out, at a boundary.
+        """
+        if sig == signal.SIGTRAP:
+            # A watchpoint: what is written there is the kernel's, which triggers none.
+            self.tracee.watchpoint_hits = 0
+            return False
+        player.get_out()
+        self._take(player)
+        return True
+
+    def _aim(self, player: Player, last: int, wanted_calls: frozenset[int] | None) -> bool:
+        """Let the player go on at the next event; False when it is none of its."""
+        if wanted_calls is None:
+            return False
+        bound = last
+        if self.check_checksums and self._checksum_numbers:
+            at = bisect.bisect_left(self._checksum_numbers, self.next)
+            if at < len(self._checksum_numbers):
+                bound = min(bound, self._checksum_numbers[at])
+        if self.echo is None:
+            player.watch(0, frozenset(), wanted_calls)
+        else:
+            player.watch(self._output.descriptors, self._output.watched, wanted_calls)
+        return player.aim(self.next, bound)
 
     def play_next(self) -> None:
         """From the next event's `syscall` instruction to right behind it.

@@ -20,6 +20,16 @@ class ProgramOutput:
         self._streams: dict[int, int] = {1: 1, 2: 2}
         self._watched: set[int] = _WRITES | _DUPLICATES | {_FCNTL, _CLOSE}
 
+    @property
+    def watched(self) -> frozenset[int]:
+        """The calls that it has to see, when they are about `descriptors`."""
+        return frozenset(self._watched)
+
+    @property
+    def descriptors(self) -> int:
+        """Those of stdout and stderr, as a set of bits, those below 64 only."""
+        return sum(1 << fd for fd in self._streams if fd < 64)
+
     def bytes_written(self, event: Event, tracee: Tracee) -> bytes:
         """What a system call, about to be replayed, writes to stdout or stderr; often nothing."""
         if event.nr not in self._watched or event.result < 0:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from sysrift.errors import ReplayError
 from sysrift.replay.divergence import divergence
 from sysrift.replay.engine import Engine, Halt, Reason
+from sysrift.replay.player import PATCH_AT
 from sysrift.replay.stub import fork_stub, headless_stub, kill_stub
 from sysrift.trace.model import Event, EventFlag, Process
 from sysrift.trace.reader import Trace
 from sysrift.tracee import RemoteSyscallError, TraceeGone
 
 _PROGRESS_EVERY = 20000
+_NONE: frozenset[int] = frozenset()  # what makes a process is not emulated
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Verified:
     checksums: int
     ending: str
     processes: int = 1
+    played: int = 0
+    """Events that were replayed without a stop."""
 
 
 class _Branch:
@@ -50,13 +54,17 @@ class _Branch:
 
 
 def verify(
-    trace: Trace, progress: Callable[[int], None] | None = None, alone: bool = False
+    trace: Trace,
+    progress: Callable[[int], None] | None = None,
+    alone: bool = False,
+    player_at: int | None = PATCH_AT,
 ) -> Verified:
     """Replay `trace` from its first event to its last, and all processes that it made likewise.
 
     A child is replayed when its parent comes to the call that made it, in a fork of the replayed
     process: so what it shares with its parent is not replayed again. `progress` is called with the
-    number of events done now and then. `alone` leaves the children out. Raises Divergence, or
+    number of events done now and then. `alone` leaves the children out. `player_at`: from which
+    call of a site on events are played without a stop; None: never. Raises Divergence, or
     TraceError/ReplayError when the trace cannot be replayed here at all.
     """
     cpus = frozenset(os.sched_getaffinity(0))
@@ -64,6 +72,8 @@ def verify(
         engine = Engine(trace, tracee)
         engine.check_checksums = True
         engine.cpus = cpus
+        engine.player_at = player_at
+        engine.is_alone = True
         verifier = _Verifier(engine, progress, alone)
         try:
             engine.load(0)
@@ -99,7 +109,7 @@ class _Verifier:
 
     def run(self) -> Verified:
         """Verify all; what was checked, with the first process's ending."""
-        checksums = processes = 0
+        checksums = processes = played = 0
         while True:
             branch = self.branches[-1]
             ending = self._advance(branch)
@@ -111,8 +121,9 @@ class _Verifier:
             self._done += engine.trace.event_count - engine.trace.process.first_event + 1
             checksums += engine.checksums_checked
             processes += 1
+            played += engine.played
             if len(self.branches) == 1:
-                return Verified(self._done, checksums, ending, processes)
+                return Verified(self._done, checksums, ending, processes, played)
             self._leave()
 
     def _advance(self, branch: _Branch) -> str:
@@ -123,7 +134,9 @@ class _Verifier:
         # event that made a child has to be come to.
         engine.stops_where_cut_off = not branch.births.get(engine.trace.event_count + 1)
         while True:
-            halt = engine.advance(limit=_PROGRESS_EVERY, wanted=branch.makes_child)
+            halt = engine.advance(
+                limit=_PROGRESS_EVERY, wanted=branch.makes_child, wanted_calls=_NONE
+            )
             if self._progress is not None:
                 self._progress(self._done + engine.next - begun)
             if halt.reason is Reason.WANTED or (

@@ -20,8 +20,8 @@ from construct import ConstructError
 
 from sysrift.errors import TraceError
 from sysrift.trace import codec
+from sysrift.trace.events import EventsBlock
 from sysrift.trace.model import (
-    ABSOLUTE,
     End,
     Event,
     FileReference,
@@ -30,8 +30,6 @@ from sysrift.trace.model import (
     PageRun,
     Process,
     Program,
-    Segment,
-    SegmentKind,
 )
 from sysrift.trace.schema import (
     MAGIC,
@@ -90,7 +88,7 @@ class TraceFile:
             raise TraceError(f"{path} is a directory, not a trace") from None
         except OSError as error:
             raise TraceError(f"cannot open the trace {path}: {error.strerror}") from None
-        self._cache: OrderedDict[int, dict[int, tuple[Event, ...]]] = OrderedDict()
+        self._cache: OrderedDict[int, EventsBlock] = OrderedDict()
         self.metadata: dict[str, Any] = {}
         self.files: dict[int, FileReference] = {}
         self.notes: list[str] = []
@@ -501,93 +499,49 @@ class TraceFile:
 
     # -- events ---------------------------------------------------------------------------------
 
-    def block_events(self, offset: int) -> dict[int, tuple[Event, ...]]:
-        """The events in the block of events at `offset`, of each process."""
+    def block(self, offset: int) -> EventsBlock:
+        """The block of events at `offset`."""
         cached = self._cache.get(offset)
         if cached is not None:
             self._cache.move_to_end(offset)
             return cached
-        events: dict[int, list[Event]] = defaultdict(list)
-        for event in self.events_in_order(offset):
-            events[event.task].append(event)
-        parsed = self._cache[offset] = {task: tuple(own) for task, own in events.items()}
+        try:
+            block = self._cache[offset] = EventsBlock(self._block(offset, BlockType.EVENTS))
+        except (struct.error, IndexError, KeyError):
+            raise self._unreadable(offset) from None
         if len(self._cache) > _CACHED_BLOCKS:
             self._cache.popitem(last=False)
-        return parsed
+        return block
+
+    def _unreadable(self, offset: int) -> TraceError:
+        return TraceError(
+            f"damaged trace: the events at byte {offset} of {self.path} are not readable"
+        )
+
+    def block_events(self, offset: int) -> dict[int, tuple[Event, ...]]:
+        """The events in the block of events at `offset`, of each process."""
+        try:
+            return self.block(offset).by_process
+        except (struct.error, IndexError, KeyError):
+            raise self._unreadable(offset) from None
+
+    def block_event(self, offset: int, process: int, number: int) -> Event:
+        """One event of a process, in the block of events at `offset`."""
+        try:
+            return self.block(offset).event(process, number)
+        except (struct.error, IndexError, KeyError):
+            raise self._unreadable(offset) from None
+
+    def block_glance(self, offset: int, process: int, number: int) -> tuple[int, int]:
+        """The kind and the flags of an event of a process, likewise."""
+        try:
+            return self.block(offset).glance(process, number)
+        except (struct.error, IndexError, KeyError):
+            raise self._unreadable(offset) from None
 
     def events_in_order(self, offset: int) -> list[Event]:
         """The events in the block of events at `offset`, as they happened."""
         try:
-            return list(self._parse_events(self._block(offset, BlockType.EVENTS)))
+            return list(EventsBlock(self._block(offset, BlockType.EVENTS)).in_order())
         except (struct.error, IndexError, KeyError):
-            raise TraceError(
-                f"damaged trace: the events at byte {offset} of {self.path} are not readable"
-            ) from None
-
-    def _parse_events(self, raw: bytes) -> Iterator[Event]:
-        count, segment_count, time_us, site_count = codec.EVENTS_HEAD.unpack_from(raw)
-        at = codec.EVENTS_HEAD.size
-        sites = struct.unpack_from(f"<{site_count}Q", raw, at)
-        at += 8 * site_count
-        span_count = struct.unpack_from("<I", raw, at)[0]
-        at += 4
-        if span_count > count:
-            raise TraceError("damaged trace: a block of events has wrong spans")
-        numbers = {}
-        for index in range(span_count):
-            process, first, _ = codec.SPAN.unpack_from(raw, at + index * codec.SPAN.size)
-            numbers[process] = first
-        at += span_count * codec.SPAN.size
-        heads = []
-        for _ in range(3):
-            heads.append(codec.STREAM.unpack_from(raw, at))
-            at += codec.STREAM.size
-        streams = []
-        for codec_id, raw_length, stored_length in heads:
-            if raw_length > MAX_BLOCK or at + stored_length > len(raw):
-                raise TraceError("damaged trace: a block of events is cut off")
-            streams.append(codec.decompress(codec_id, raw[at : at + stored_length], raw_length))
-            at += stored_length
-        if (
-            len(streams[0]) != count * codec.RECORD.size
-            or len(streams[1]) != segment_count * codec.SEGMENT.size
-        ):
-            raise TraceError("damaged trace: a block of events has another length than it says")
-        segments = codec.SEGMENT.iter_unpack(codec.unshuffle(streams[1], codec.SEGMENT.size))
-        payload = streams[2]
-        position = 0
-        for record in codec.RECORD.iter_unpack(codec.unshuffle(streams[0], codec.RECORD.size)):
-            kind, flags, site, nr, task, delta, rsp, result, crc, parts = record[:10]
-            args = record[10:]
-            time_us += delta
-            number = numbers[task]
-            numbers[task] = number + 1
-            own: list[Segment] = []
-            for _ in range(parts):
-                what, base, length, offset, block = next(segments, (0, 0, -1, 0, 0))
-                if length < 0 or (base != ABSOLUTE and base > 5):
-                    raise TraceError(f"damaged trace: event {number} has too few segments")
-                address = offset if base == ABSOLUTE else (args[base] + offset) & _MASK
-                data: bytes | None = None
-                if not block:
-                    data = payload[position : position + length]
-                    position += length
-                    if len(data) != length:
-                        raise TraceError(f"damaged trace: event {number} is cut off")
-                elif what == SegmentKind.FILE:
-                    address = offset
-                own.append(Segment(what, base, address, length, block, data))
-            yield Event(
-                number,
-                kind,
-                flags,
-                nr,
-                task,
-                time_us,
-                sites[site],
-                rsp,
-                result,
-                crc,
-                args,
-                tuple(own),
-            )
+            raise self._unreadable(offset) from None

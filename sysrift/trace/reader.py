@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sysrift.errors import TraceError
 from sysrift.trace.file import MAX_BLOCK, BlockEntry, TraceFile
@@ -24,7 +24,16 @@ from sysrift.trace.model import (
     Segment,
 )
 
-__all__ = ["MAX_BLOCK", "BlockEntry", "Trace"]
+__all__ = ["MAX_BLOCK", "BlockEntry", "Part", "Trace"]
+
+
+class Part(NamedTuple):
+    """Events `first` to `first` + `length` - 1 of a timeline: those of a process in a block."""
+
+    first: int
+    length: int
+    offset: int
+    process: int
 
 
 class Trace:
@@ -55,7 +64,7 @@ class Trace:
     def _follow(self) -> None:
         """Lay out the timeline: the ancestors' parts, then the process's own."""
         self._firsts: list[int] = []
-        self._parts: list[tuple[int, int, int, int]] = []  # first, length, block, process
+        self._parts: list[Part] = []
         self._images: dict[int, int] = {}
         self.checksums: dict[int, bytes] = {}
         line = [self.process]
@@ -71,7 +80,7 @@ class Trace:
                 if span.first != number:
                     raise TraceError(f"damaged trace: event {number} of {self.path} is missing")
                 self._firsts.append(span.first)
-                self._parts.append((span.first, length, span.offset, process.id))
+                self._parts.append(Part(span.first, length, span.offset, process.id))
                 number += length
             for event, offset in self.file.images(process.id).items():
                 if event <= until:
@@ -181,8 +190,24 @@ class Trace:
             return self._now[number - self._now_first]
         if not 1 <= number <= self.event_count:
             raise IndexError(number)
-        self._look_at(bisect.bisect_right(self._firsts, number) - 1)
-        return self._now[number - self._now_first]
+        index = bisect.bisect_right(self._firsts, number) - 1
+        part = self._parts[index]
+        event = self.file.block_event(part.offset, part.process, number)
+        if self.file.block(part.offset).is_whole:
+            self._look_at(index)
+        return event
+
+    def part(self, number: int) -> Part:
+        """Where event `number` and its neighbours are."""
+        return self._parts[bisect.bisect_right(self._firsts, number) - 1]
+
+    def glance(self, number: int) -> tuple[int, int]:
+        """The kind and the flags of an event."""
+        if self._now_first <= number < self._now_end:
+            event = self._now[number - self._now_first]
+            return event.kind, event.flags
+        part = self.part(number)
+        return self.file.block_glance(part.offset, part.process, number)
 
     def _look_at(self, part: int) -> None:
         """Make `_now` the events of a part of the timeline."""

@@ -78,13 +78,35 @@ def test_ctrl_c_while_running_ahead(recorded: Replay, at_the_prompt: Replay) -> 
     assert "end of the recording: exited with status 0" in prompt.do("continue")
 
 
-def test_ctrl_c_while_going_somewhere(recorded: Replay, at_the_prompt: Replay) -> None:
+def test_ctrl_c_while_going_somewhere(
+    recorded: Replay, at_the_prompt: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYSRIFT_PLAYER", "never")  # or it would be there at once
     prompt = at_the_prompt(recorded("many_calls", "40000"))
     prompt.gdb.sendline("sysrift-goto end")
     with pytest.raises(pexpect.TIMEOUT):
         prompt.gdb.expect_exact(PROMPT, timeout=0.7)
     prompt.gdb.sendintr()
     assert "interrupted at event" in prompt.wait()
+    assert "main (argc=2, " in prompt.do("backtrace")
+    assert "before event 100 of" in prompt.do("sysrift-goto 100") + prompt.do("sysrift-when")
+
+
+def test_ctrl_c_while_events_are_played(recorded: Replay, at_the_prompt: Replay) -> None:
+    # A million events or two take their time without a stop, too.
+    recording = recorded("hot_calls", "800000", options=["-q", "--agent"], timeout=200)
+    prompt = at_the_prompt(recording)
+    prompt.gdb.sendline("sysrift-goto end")
+    with pytest.raises(pexpect.TIMEOUT):
+        prompt.gdb.expect_exact(PROMPT, timeout=0.4)
+    prompt.gdb.sendintr()
+    assert "interrupted at event" in prompt.wait()
+    assert "main (argc=2, " in prompt.do("backtrace")
+    prompt.gdb.sendline("continue")
+    with pytest.raises(pexpect.TIMEOUT):
+        prompt.gdb.expect_exact(PROMPT, timeout=0.4)
+    prompt.gdb.sendintr()
+    prompt.wait()
     assert "main (argc=2, " in prompt.do("backtrace")
     assert "before event 100 of" in prompt.do("sysrift-goto 100") + prompt.do("sysrift-when")
 

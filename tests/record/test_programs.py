@@ -38,6 +38,8 @@ def test_small_program(
     if not program.output_varies:
         assert recording.stdout == alone.stdout, recording
     assert_faithful(recording.trace, timeout=limit)
+    # Without a stop wherever that is possible, from the first call on.
+    assert_faithful(recording.trace, timeout=limit, env={"SYSRIFT_PLAYER": "1"})
 
     if program.varies and agent == "--no-agent":
         # A number of few values comes out the same now and then.

@@ -50,8 +50,11 @@ def tiny(fixture_program: Fixture) -> Path:
 
 
 def diverges(trace: Path, event: int, *words: str) -> Finished:
-    """Verify must say 3 and name this event, and give both sides and a cause."""
+    """Verify must say 3 and name this event, and give both sides and a cause; and the same with
+    events played without a stop wherever that is possible (`test_player` proves that they are)."""
     done = verify(trace)
+    played = verify(trace, env={"SYSRIFT_PLAYER": "1"})
+    assert (played.returncode, played.stderr) == (done.returncode, done.stderr)
     assert done.returncode == 3, done
     assert_no_traceback(done)
     said = done.stdout + done.stderr

@@ -6,10 +6,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from sysrift.record import special
-from sysrift.record.agent_code import ROW_COUNT, ROW_SIZE, ROWS
-from sysrift.record.refusals import USERFAULTFD_IOC_NEW
-from sysrift.syscalls import NAMES, ReplayClass, Row, lookup
+from sysrift.agent.code import ROW_COUNT, ROW_SIZE, ROWS
+from sysrift.syscalls import Row, lookup
 from sysrift.syscalls.effects import Direction, Effect, Operand, Source, When, Width
 from sysrift.syscalls.plan import Plan
 from sysrift.syscalls.variants import Variants
@@ -40,37 +38,21 @@ _WIDTHS = {Width.SIGNED_32: 0, Width.UNSIGNED_32: 1, Width.UNSIGNED_64: 2}
 _CONSTANT = 3
 _LONGEST_PATH = 4096
 
-_NOT_IN_THE_AGENT = {
-    NAMES[name]
-    for name in (
-        # A program that wants SIGSYS for itself cannot have the agent (see `fast_path`).
-        "rt_sigaction",
-        # The kernel compares the stack pointer.
-        "sigaltstack",
-        # The signal that ends them comes under another mask than the program's own.
-        "rt_sigsuspend", "rt_sigtimedwait", "ppoll", "pselect6", "epoll_pwait", "epoll_pwait2",
-        "io_pgetevents", "pause",
-        # They may be about the agent's own memory.
-        "process_vm_readv", "process_vm_writev",
-        # What they change is looked at by the recorder.
-        "seccomp", "personality", "setrlimit", "vhangup", "reboot",
-    )
-}  # fmt: skip
-
-
-_WITH_COMMANDS = {NAMES[name] for name in ("fcntl", "ioctl", "futex")}
-_REFUSED_COMMANDS = {(NAMES["ioctl"], USERFAULTFD_IOC_NEW)}
-_MAPPING = {NAMES["mmap"], NAMES["munmap"]}  # plain anonymous memory only: the agent looks
 _COMMANDS = struct.Struct("<BBBBI")
 _COMMAND = struct.Struct("<II")
 _MOST_COMMANDS = 31
+
+Pack = Callable[[Row, Plan, int | None], bytes | None]
+"""Makes a `struct row` of a call's plan, or that of one of its commands; None: it has to be left to
+the tracer."""
 
 
 class Rows:
     """The rows that one process's agent has. `write` puts bytes into the process."""
 
-    def __init__(self, write: Callable[[int, bytes], None]) -> None:
+    def __init__(self, write: Callable[[int, bytes], None], pack: Pack) -> None:
         self._write = write
+        self._pack = pack
         self._known: set[int] = set()
         self._commands: dict[int, dict[int, int]] = {}
         self._next = ROW_COUNT
@@ -78,7 +60,7 @@ class Rows:
 
     def copy(self, write: Callable[[int, bytes], None]) -> Rows:
         """What a forked process has."""
-        other = Rows(write)
+        other = Rows(write, self._pack)
         other._known = set(self._known)
         other._commands = {nr: dict(rows) for nr, rows in self._commands.items()}
         other._next, other._left_out = self._next, self._left_out
@@ -93,15 +75,15 @@ class Rows:
         return row.plan.command(args)[0] in self._commands[nr]
 
     def give(self, nr: int, args: tuple[int, ...]) -> bool:
-        """Let the agent have the row of a call; False when that is left to the recorder."""
+        """Let the agent have the row of a call; False when that is left to the tracer."""
         if nr in self._known and nr not in self._commands:
             return True
         row = lookup(nr)
-        if row is None or nr in self._left_out or not _is_for_agent(row):
+        if row is None or nr in self._left_out or not 0 <= nr < ROW_COUNT:
             return False
         plan = row.plan
         if isinstance(plan, Plan):
-            packed = _packed(row, plan)
+            packed = self._pack(row, plan, None)
             if packed is None:
                 return False
             self._write(ROWS + nr * ROW_SIZE, packed)
@@ -114,9 +96,9 @@ class Rows:
         rows = self._commands.get(row.nr, {})
         if command in rows:
             return True
-        if chosen is None or (row.nr, command) in _REFUSED_COMMANDS:
+        if chosen is None:
             return False
-        packed = _packed(row, chosen)
+        packed = self._pack(row, chosen, command)
         if packed is None or len(rows) == _MOST_COMMANDS or self._next == 2 * ROW_COUNT:
             return False
         rows[command] = self._next
@@ -131,7 +113,7 @@ class Rows:
         return True
 
     def leave_out(self, numbers: frozenset[int]) -> None:
-        """From now on these calls are the recorder's, and no others that were."""
+        """From now on these calls are the tracer's, and no others that were."""
         if numbers == self._left_out:
             return
         self._left_out = numbers
@@ -141,21 +123,9 @@ class Rows:
         self._known -= numbers
 
 
-def _is_for_agent(row: Row) -> bool:
-    if not 0 <= row.nr < ROW_COUNT or row.nr in _NOT_IN_THE_AGENT:
-        return False
-    if row.nr in _MAPPING:
-        return True
-    if row.replay_class is not ReplayClass.EMULATE:
-        return False
-    if row.nr in _WITH_COMMANDS:
-        return True
-    hooked = row.nr in special.ENTRY or row.nr in special.EXIT
-    return not hooked and isinstance(row.plan, Plan)
-
-
-def _packed(row: Row, plan: Plan) -> bytes | None:
-    """`struct row`; None when the agent cannot follow this plan."""
+def packed(row: Row, plan: Plan, maps: bool = False) -> bytes | None:
+    """`struct row`; None when the agent cannot follow this plan. `maps`: the agent has to look at
+    what becomes of memory."""
     if not plan.is_plain:
         return None
     effects = sorted(plan.effects, key=_order)
@@ -170,10 +140,25 @@ def _packed(row: Row, plan: Plan) -> bytes | None:
     ):
         return None
     items = [_item(effect) for effect in effects]
-    flags = _MAPS if row.nr in _MAPPING else 0
+    flags = _MAPS if maps else 0
     flags |= _VALID | (_BLOCKS if row.blocks else 0) | (_PATH if strings else 0)
     head = _ROW.pack(flags, len(items), len(row.arguments))
     return (head + b"".join(items)).ljust(ROW_SIZE, b"\0")
+
+
+def packed_inputs(row: Row, plan: Plan) -> bytes | None:
+    """`struct row` with what the call reads only: a recording tells what it wrote."""
+    if not plan.is_plain:
+        return None
+    effects = [
+        effect
+        for effect in sorted(plan.effects, key=_order)
+        if effect.direction is Direction.READ or effect.source is Source.IOVEC
+    ]
+    if len(effects) > _MOST_ITEMS:
+        return None
+    head = _ROW.pack(_VALID, len(effects), len(row.arguments))
+    return (head + b"".join(_item(effect) for effect in effects)).ljust(ROW_SIZE, b"\0")
 
 
 def _order(effect: Effect) -> int:

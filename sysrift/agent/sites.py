@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sysrift.record.agent_code import DESCRIPTOR, SITE_COUNT, SITES
+from sysrift.agent.code import DESCRIPTOR, SITE_COUNT, SITES
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee
 from sysrift.tracee.maps import PROT_EXEC, PROT_WRITE
@@ -83,24 +83,31 @@ class _Zone:
 class Sites:
     """The sites of one process that the agent knows."""
 
-    def __init__(self, tracee: Tracee, entry: int) -> None:
+    def __init__(
+        self, tracee: Tracee, entry: int, patch_at: int = PATCH_AT, wide: bool = True
+    ) -> None:
+        """`entry` is where patched sites come to, at their `patch_at`th call; `wide` ones, too?"""
         self._tracee = tracee
         self._entry = entry
+        self._patch_at = patch_at
+        self._wide = wide
         self.remote_syscall: Callable[..., int] = tracee.remote_syscall
         self._sites: dict[int, Site] = {}
         self._calls: dict[int, int] = {}
         self._zones: list[_Zone] = []
         self._never: set[int] = set()
+        self._asleep: set[int] = set()
         self.addresses: list[int] = []
         """Of all sites there ever were, by their ids."""
 
     def copy(self, tracee: Tracee) -> Sites:
         """What a forked process has."""
-        other = Sites(tracee, self._entry)
+        other = Sites(tracee, self._entry, self._patch_at, self._wide)
         other._sites = dict(self._sites)
         other._calls = dict(self._calls)
         other._zones = [copy.copy(zone) for zone in self._zones]
         other._never = set(self._never)
+        other._asleep = set(self._asleep)
         other.addresses = list(self.addresses)
         return other
 
@@ -138,7 +145,7 @@ class Sites:
             self._sites[address] = site
             self._describe(site, address + 2)
         calls = self._calls[address] = self._calls.get(address, 0) + 1
-        if calls >= PATCH_AT and not site.hole and address not in self._never:
+        if calls >= self._patch_at and not site.hole and address not in self._never:
             site = self._patched(site, mapping, taken)
         return site
 
@@ -152,7 +159,9 @@ class Sites:
             return site
         read = self._tracee.read_some
         hole = find_hole(read, site.address, mapping, self._used_holes())
-        behind = find_movable(read, site.address, mapping) if hole is None else b""
+        behind = b""
+        if hole is None and self._wide:
+            behind = find_movable(read, site.address, mapping)
         trampoline = None
         if hole is not None or behind:
             trampoline = self._trampoline(site, taken, behind)
@@ -253,6 +262,26 @@ class Sites:
                     self._calls.pop(site.address, None)
                     self._never.discard(site.address)
 
+    def leave(self, start: int, end: int, patched: bool) -> None:
+        """What is between these addresses is about to change: nothing there is patched any more,
+        or leads there, until it is called again. Not `patched`: after `restore_all`."""
+        zones = [
+            zone for zone in self._zones if start < zone.address + _PAGE and zone.address < end
+        ]
+        for site in list(self._sites.values()):
+            spans = [(site.address, site.address + 2)]
+            if site.hole:
+                spans.append((site.hole, site.hole + _JUMP))
+            through = any(zone.address <= site.trampoline < zone.address + _PAGE for zone in zones)
+            if through or any(start < last and first < end for first, last in spans):
+                if patched and site.address not in self._asleep:
+                    self._restore(site)
+                self._asleep.discard(site.address)
+                self._unpatched(site)
+                self._calls.pop(site.address, None)
+                self._never.discard(site.address)
+        self._zones = [zone for zone in self._zones if zone not in zones]
+
     def _unpatched(self, site: Site) -> None:
         self._describe(site, site.address + 2)
         self._sites[site.address] = Site(site.address, site.id)
@@ -271,7 +300,53 @@ class Sites:
     def restore_all(self) -> None:
         """Make all code what it was; the trampolines stay."""
         for site in self._sites.values():
-            self._restore(site)
+            if site.address not in self._asleep:
+                self._restore(site)
+
+    def patch_untouched(self) -> None:
+        """Undo `restore_all`, but where others have changed code meanwhile, as debuggers do."""
+        self._asleep = set()
+        for site in self._sites.values():
+            if site.hole:
+                read = self._tracee.read_some
+                there = read(site.hole, _JUMP)
+                if there == site.displaced and read(site.address, 2) == SYSCALL:
+                    self._tracee.write(site.hole, site.long_jump)
+                    if not site.wide:
+                        self._tracee.write(site.address, site.short_jump)
+                else:
+                    self._asleep.add(site.address)
+
+    def without_patches(self, start: int, code: bytes) -> bytes:
+        """What `code`, read at `start`, is without this one's patches."""
+        clean = bytearray(code)
+        for site in self._sites.values():
+            if site.hole and site.address not in self._asleep:
+                for address, data in ((site.hole, site.displaced), (site.address, SYSCALL)):
+                    at = address - start
+                    if -len(data) < at < len(clean):
+                        part = data[max(-at, 0) : len(clean) - at]
+                        clean[max(at, 0) : max(at, 0) + len(part)] = part
+        return bytes(clean)
+
+    def detour(self, address: int) -> int | None:
+        """Where to go on instead of at `address`, which a wide site has displaced; 0 when that is
+        the midst of one; None elsewhere."""
+        for site in self._sites.values():
+            if site.wide and site.address < address < site.address + _JUMP:
+                behind = site.trampoline + _TRAMPOLINE_CODE.size
+                return behind if address == site.address + 2 else 0
+        return None
+
+    @property
+    def any_wide(self) -> bool:
+        """Whether there are wide sites."""
+        return any(site.wide for site in self._sites.values())
+
+    @property
+    def any_patched(self) -> bool:
+        """Whether a site is patched, or was before `restore_all`."""
+        return any(site.hole for site in self._sites.values())
 
     def patch_all(self) -> None:
         """Undo `restore_all`."""
@@ -352,8 +427,10 @@ def find_movable(read: Callable[[int, int], bytes], site: int, mapping: Mapping)
     Empty when they cannot be moved: they use memory or the instruction pointer, or something nearby
     jumps to one of them.
     """
-    from iced_x86 import Decoder, FlowControl, OpKind
+    from iced_x86 import Decoder, FlowControl, Mnemonic, OpKind
 
+    # Where these are executed is seen when they trap.
+    trapping = {Mnemonic.RDTSC, Mnemonic.RDTSCP, Mnemonic.DIV, Mnemonic.IDIV}
     first = max(mapping.start, site - _FUNCTION)
     code = read(first, min(mapping.end, site + _FUNCTION) - first)
     behind = code[site + 2 - first : site + 2 - first + 2 * _LONGEST]
@@ -361,6 +438,8 @@ def find_movable(read: Callable[[int, int], bytes], site: int, mapping: Mapping)
     for instruction in Decoder(64, behind, ip=site + 2):
         kinds = {instruction.op_kind(n) for n in range(instruction.op_count)}
         if instruction.flow_control != FlowControl.NEXT or OpKind.MEMORY in kinds:
+            return b""
+        if instruction.mnemonic in trapping:
             return b""
         length += instruction.len
         if length >= _JUMP - 2:

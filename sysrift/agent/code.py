@@ -7,7 +7,7 @@ import ctypes
 import functools
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sysrift import native
 from sysrift.native import AGENT_END, AGENT_START
@@ -19,11 +19,11 @@ CONTROL = AGENT_START + 0x10000
 STACK_TOP = AGENT_START + 0x18000
 RANGES, RANGE_COUNT = AGENT_START + 0x1A000, 1024
 ROWS, ROW_SIZE, ROW_COUNT = AGENT_START + 0x20000, 256, 512
+SITE_TABLE = AGENT_START + 0x80000  # a replay's, up to RECORDS
 RECORDS, MAX_RECORDS = AGENT_START + 0x100000, 16384
 SEGMENTS = AGENT_START + 0x300000
 PAYLOAD = AGENT_START + 0x500000
 
-_MAGIC = b"SRTAGENT"
 _SAVED = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r9", "r8", "r10", "rdi", "rsi", "rdx", "rcx",
           "rax", "eflags")  # fmt: skip
 SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumerate(_SAVED))
@@ -31,6 +31,44 @@ SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumera
 
 DESCRIPTOR = struct.Struct("<4Q")
 RANGE = struct.Struct("<QQ")
+
+
+class PlayerControl(ctypes.LittleEndianStructure):
+    """`struct control` of the player (`native/player.c`)."""
+
+    _fields_ = [
+        ("saved_rsp", ctypes.c_uint64),
+        ("stop", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
+        ("resume", ctypes.c_uint64),
+        ("task", ctypes.c_uint32),
+        ("target", ctypes.c_uint32),
+        ("limit", ctypes.c_uint32),
+        ("last", ctypes.c_uint32),
+        ("at", ctypes.c_uint32),
+        ("segment", ctypes.c_uint32),
+        ("payload", ctypes.c_uint32),
+        ("played", ctypes.c_uint32),
+        ("outputs", ctypes.c_uint64),
+        ("watched", ctypes.c_uint64 * (ROW_COUNT // 64)),
+    ]
+
+    saved_rsp: int
+    stop: int
+    resume: int
+    task: int
+    target: int
+    limit: int
+    last: int
+    at: int
+    played: int
+    outputs: int
+
+    @staticmethod
+    def address(field: str) -> int:
+        """Where a field lies in the process."""
+        offset: int = getattr(PlayerControl, field).offset
+        return CONTROL + offset
 
 
 class Control(ctypes.LittleEndianStructure):
@@ -56,7 +94,7 @@ class Control(ctypes.LittleEndianStructure):
         ("crc", ctypes.c_uint32),
         ("ranges", ctypes.c_uint32),
         ("until_clock", ctypes.c_uint32),
-        ("crc_ready", ctypes.c_uint32),
+        ("unused_too", ctypes.c_uint32),
         ("previous_us", ctypes.c_uint64),
         ("remapped", ctypes.c_uint32),
         ("owned", ctypes.c_uint32),
@@ -90,7 +128,7 @@ class Control(ctypes.LittleEndianStructure):
         return CONTROL + offset
 
 
-STOP_HANDOVER, STOP_MADE, STOP_BY_HAND = range(1, 4)
+STOP_HANDOVER, STOP_MADE, STOP_BY_HAND, STOP_LIMIT = range(1, 5)
 REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REASON_LARGE = range(1, 6)
 
 
@@ -108,15 +146,40 @@ class Code(NamedTuple):
     """Where it stands when it has stopped for the recorder."""
 
 
+class PlayerCode(NamedTuple):
+    """The player's code, and the places in it that the engine must know."""
+
+    image: bytes
+    entry: int
+    leaving: int
+    """From here to `stop` the call is played, and the program's registers are put back."""
+    stop: int
+    stopped: int
+    """Where it stands when it leaves a call to the engine."""
+
+
 @functools.cache
 def agent_code() -> Code | None:
     """The code as it was built when SysRift was installed; None when it was not."""
-    path = Path(native.__file__).with_name("agent")
+    found = _built("agent", b"SRTAGENT", 6)
+    return Code(*found) if found else None
+
+
+@functools.cache
+def player_code() -> PlayerCode | None:
+    """The same of the player."""
+    found = _built("player", b"SRTTPLYR", 4)
+    return PlayerCode(*found) if found else None
+
+
+def _built(name: str, magic: bytes, count: int) -> tuple[Any, ...] | None:
+    """Code, and the `count` places that its vector names."""
+    path = Path(native.__file__).with_name(name)
     try:
         image = path.read_bytes()
-        magic, *places, end, saved = struct.unpack_from("<8s8Q", image)
+        found, *places, end, saved = struct.unpack_from(f"<8s{count + 2}Q", image)
     except (OSError, struct.error):
         return None
-    if magic != _MAGIC or end != AGENT_END or saved != SAVED[0][1] or len(image) > CODE_SIZE:
+    if found != magic or end != AGENT_END or saved != SAVED[0][1] or len(image) > CODE_SIZE:
         return None
-    return Code(image, *places)
+    return (image, *places)
