@@ -28,12 +28,13 @@ def install() -> None:
     __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
     if getattr(sys.modules[__name__], "_installed", False):
         return
-    from sysrift_gdb import parameters, stops, variables
+    from sysrift_gdb import parameters, prompt, stops, variables
     from sysrift_gdb.commands import back, bookmark, events, goto, info, ps, replay, when
 
     parameters.register()
     stops.register()
     variables.register()
+    prompt.register()
     for module in (replay, goto, back, bookmark, when, events, ps, info):
         module.register()
     sys.modules[__name__].__dict__["_installed"] = True
