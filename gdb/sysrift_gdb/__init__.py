@@ -12,6 +12,7 @@ if getattr(sys.modules.get("gdb"), "VERSION", None) is None:
 
 import __main__
 from sysrift_gdb import hooks
+from sysrift_gdb.api import current_event, events, goto
 
 MINIMUM_VERSION = 12
 
@@ -40,4 +41,4 @@ def install() -> None:
     sys.modules[__name__].__dict__["_installed"] = True
 
 
-__all__ = ["hooks", "install"]
+__all__ = ["current_event", "events", "goto", "hooks", "install"]

@@ -160,3 +160,30 @@ def test_no_place_for_bookmarks(recorded: Replay, in_gdb: Replay) -> None:
     Path(f"{recording.trace}.bookmarks").mkdir()
     run = in_gdb(recording, "sysrift-bookmark here", "sysrift-when")
     assert run.count(r"^SysRift: cannot read .*\.bookmarks: ") == 1, run.text
+
+
+def test_the_python_example_of_the_page(tmp_path: Path, recorded: Replay, in_gdb: Replay) -> None:
+    page = (harness.ROOT / "docs" / "commands" / "gdb.md").read_text()
+    script = tmp_path / "example.py"
+    script.write_text(page.partition("```python\n")[2].partition("```")[0])
+    failing = tmp_path / "failing.py"
+    failing.write_text(
+        "import gdb, sysrift_gdb\n"
+        "try:\n    sysrift_gdb.goto(10**6)\nexcept gdb.GdbError as error:\n    print(error)\n"
+    )
+    recording = recorded("deep")
+    run = in_gdb(
+        recording, f"source {script}", "sysrift-when", "sysrift-back", "sysrift-when",
+        "python print(sysrift_gdb.current_event().number)",
+        f"source {failing}", "sysrift-goto end",
+        "python print(len(list(sysrift_gdb.events())))", "kill",
+        f"source {failing}",
+    )  # fmt: skip
+    missing = [e["number"] for e in run.events("--failed") if e["result"] == -2]
+    told = _told(run.text)
+    assert missing and told[0] == missing[-1], run.text
+    assert run.count(rf"^{told[1]}$") == 1
+    assert run.count(r"^#0 ") >= 2 * len(missing)
+    assert "there is no event 1000000" in run.text
+    assert run.count(rf"^{len(run.events())}$") == 1
+    assert "no replay is going on" in run.text
