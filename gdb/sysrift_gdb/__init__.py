@@ -12,6 +12,7 @@ if getattr(sys.modules.get("gdb"), "VERSION", None) is None:
 
 import __main__
 from sysrift_gdb import hooks
+from sysrift_gdb.api import current_event, events, goto
 
 MINIMUM_VERSION = 12
 
@@ -28,14 +29,16 @@ def install() -> None:
     __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
     if getattr(sys.modules[__name__], "_installed", False):
         return
-    from sysrift_gdb import parameters, stops
-    from sysrift_gdb.commands import events, goto, info, ps, replay, when
+    from sysrift_gdb import parameters, prompt, stops, variables
+    from sysrift_gdb.commands import back, bookmark, events, goto, info, ps, replay, when
 
     parameters.register()
     stops.register()
-    for module in (replay, goto, when, events, ps, info):
+    variables.register()
+    prompt.register()
+    for module in (replay, goto, back, bookmark, when, events, ps, info):
         module.register()
     sys.modules[__name__].__dict__["_installed"] = True
 
 
-__all__ = ["hooks", "install"]
+__all__ = ["current_event", "events", "goto", "hooks", "install"]

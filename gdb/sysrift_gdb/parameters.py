@@ -25,6 +25,25 @@ class Echo(gdb.Parameter):
         return f"Echoing the program's recorded output while replaying is {value}."
 
 
+class Prompt(gdb.Parameter):
+    """Whether GDB's prompt shows the number of the next event."""
+
+    set_doc = "Set whether GDB's prompt shows the number of the next event."
+    show_doc = "Show whether GDB's prompt shows the number of the next event."
+
+    def __init__(self) -> None:
+        super().__init__("sysrift prompt", gdb.COMMAND_RUNNING, gdb.PARAM_BOOLEAN)
+        self.value = False
+
+    def get_set_string(self) -> str:
+        """What `set sysrift prompt` says: nothing (GDB 12 prints an empty line otherwise)."""
+        return ""
+
+    def get_show_string(self, value: str) -> str:
+        """What `show sysrift prompt` says."""
+        return f"Showing the number of the next event in the prompt is {value}."
+
+
 class _SetPrefix(gdb.Command):
     """Settings of SysRift."""
 
@@ -44,8 +63,14 @@ def register() -> None:
     _SetPrefix()
     _ShowPrefix()
     Echo()
+    Prompt()
 
 
 def echo() -> bool:
     """Whether to show the program's output."""
     return bool(gdb.parameter("sysrift echo"))
+
+
+def prompt() -> bool:
+    """Whether to show the next event in the prompt."""
+    return bool(gdb.parameter("sysrift prompt"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import gdb
@@ -19,6 +20,7 @@ from sysrift.errors import ReplayError, SysRiftError
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
+from sysrift.replay.place import Place, play_one
 from sysrift.replay.player import patch_at
 from sysrift.replay.stub import pin, prepare
 from sysrift.trace.model import Event, EventFlag, EventKind, Image
@@ -31,6 +33,7 @@ from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
 from sysrift_gdb.debug_traps import INT3, DebugTraps, back_onto_breakpoint
+from sysrift_gdb.history import History
 from sysrift_gdb.in_code import EventsInCode
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
 from sysrift_gdb.line_steps import (
@@ -79,6 +82,7 @@ class Replay:
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
         self.catchpoints = Catchpoints()
+        self.history = History()
         enabled = self.catchpoints.enabled_by_user()
         try:
             self._start_stub()
@@ -413,6 +417,12 @@ class Replay:
         console.forget_caches()
         return False
 
+    def place(self) -> Place:
+        """Where the program stands."""
+        if self._kept is not None:
+            return Place(self.engine.next)
+        return Place.of(self.engine)
+
     @property
     def follows_recording(self) -> bool:
         """Whether there is more to play, and it can be."""
@@ -481,18 +491,52 @@ class Replay:
 
         Breakpoints are not stopped at on the way. Raises SysRiftError.
         """
+        self._travel(lambda: self._go_to_event(target))
+
+    def return_to(self, place: Place) -> None:
+        """Go to a place that `Place.of` told, in the same way. Raises SysRiftError."""
+        if place.is_at_event:
+            self.goto(place.event)
+        else:
+            self._travel(lambda: self._go_into_midst(place))
+
+    def _go_to_event(self, target: int) -> bool:
+        if target == 0:
+            self._leave_end()
+            self._begin()
+            return False
+        self._jump(target)
+        return self._advance_to(target)
+
+    def _go_into_midst(self, place: Place) -> bool:
+        """Behind the event before `place`, and on to it; returns whether that was interrupted."""
+        self._leave_end()
+        last = place.event - 1
+        while last > self.trace.beginning and not self.trace.has_image(last):
+            # Back over what comes in one with the event before it (signals at the end of a call).
+            self.engine.load(self.trace.image_before(last))
+            if self._advance_to(last):
+                return True
+            if self.engine.next <= last:
+                play_one(self.engine)
+                break
+            last -= 1
+        else:
+            if self.trace.has_image(last):
+                self.engine.load(last)
+            else:
+                self._begin()
+        return not place.run_to(self.engine, is_interrupted)
+
+    def _travel(self, go: Callable[[], bool]) -> None:
+        """Let the engine drive by `go`, which returns whether the user interrupted it."""
         with interrupts_held():
             self._forget_stop()
             echo, self.engine.echo = self.engine.echo, None
             interrupted = False
             try:
                 with self.tracee.watchpoints_off():
-                    if target == 0:
-                        self._leave_end()
-                        self._begin()
-                    else:
-                        self._jump(target)
-                        interrupted = self._advance_to(target)
+                    interrupted = go()
             finally:
                 self.engine.echo = echo
                 if self.engine.image.event != self._shown:

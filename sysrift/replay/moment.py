@@ -54,23 +54,14 @@ class Moment:
 
     def is_now(self, registers: Registers) -> bool:
         """Whether the tracee, whose registers these are, stands at the moment meant."""
-        differing = self._differing_registers(registers)
+        differing = differing_registers(registers, self.registers)
         if differing:
             self._remember((3, len(differing)), differing, "register")
             return False
-        if not _same_xsave(self._tracee.xsave(), self.point.xsave):
+        if not same_xsave(self._tracee.xsave(), self.point.xsave):
             self._remember((2, 0), ["the floating point or vector registers"], "")
             return False
         return self._has_words() and self._has_ranges()
-
-    def _differing_registers(self, registers: Registers) -> list[str]:
-        wanted = self.registers
-        differing = [
-            name for name in _COMPARED if getattr(registers, name) != getattr(wanted, name)
-        ]
-        if (registers.eflags ^ wanted.eflags) & ~(_TRAP_FLAG | _RESUME_FLAG):
-            differing.append("eflags")
-        return differing
 
     def _has_words(self) -> bool:
         differing = [
@@ -116,7 +107,15 @@ class Moment:
         self._closest = f"{what} {shown}".strip()
 
 
-def _same_xsave(found: bytes, wanted: bytes) -> bool:
+def differing_registers(found: Registers, wanted: Registers) -> list[str]:
+    """The names of those in which two sets of registers differ, as far as a program can tell."""
+    differing = [name for name in _COMPARED if getattr(found, name) != getattr(wanted, name)]
+    if (found.eflags ^ wanted.eflags) & ~(_TRAP_FLAG | _RESUME_FLAG):
+        differing.append("eflags")
+    return differing
+
+
+def same_xsave(found: bytes, wanted: bytes) -> bool:
     """Whether two xsave areas hold the same values (Intel SDM vol. 1, 13.4).
 
     Not compared: the addresses and opcode of the last x87 instruction, which is another one in

@@ -94,7 +94,7 @@ def summarize(trace: Trace, last: int = 5) -> Summary:
         exe=_text(metadata.get("exe")),
         cwd=_text(metadata.get("cwd")),
         started=_time(metadata.get("started")),
-        duration_us=_duration(trace),
+        duration_us=recorded_us(trace),
         processes=len(trace.processes),
         events=trace.event_count - trace.process.first_event + 1,
         all_events=trace.file.event_count,
@@ -237,7 +237,8 @@ def size_text(size: int) -> str:
     return f"{value:.1f} GB"
 
 
-def _duration(trace: Trace) -> int:
+def recorded_us(trace: Trace) -> int:
+    """How long the process was recorded, in microseconds since the recording began."""
     if trace.end is not None and trace.end.duration_us:
         return trace.end.duration_us
     return trace.event(trace.event_count).time_us if trace.event_count else 0

@@ -165,3 +165,16 @@ def test_repeating_with_enter(recorded: Replay, at_the_prompt: Replay) -> None:
     prompt.do("continue")
     first, second = prompt.do("next"), prompt.do("")
     assert first and second and first != second
+
+
+def test_the_prompt_shows_the_event(recorded: Replay, at_the_prompt: Replay) -> None:
+    prompt = at_the_prompt(recorded("watch_me"))
+    assert "in the prompt is off" in prompt.do("show sysrift prompt")
+    assert prompt.do("set sysrift prompt on").endswith("[1] ")
+    assert prompt.do("sysrift-goto 12").endswith("\n[12] ")
+    assert prompt.do("sysrift-goto 20").endswith("\n[20] ")
+    assert prompt.do("print $_event").endswith("= 20\n[20] ")
+    assert prompt.do("set sysrift prompt off").strip() == "set sysrift prompt off"
+    prompt.do("set sysrift prompt on")
+    assert not prompt.ask("kill").endswith("] ")
+    assert "is void" in prompt.do("print $_event") or "void" in prompt.do("print $_event")

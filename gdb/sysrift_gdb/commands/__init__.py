@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gdb
 from sysrift.errors import SysRiftError
-from sysrift_gdb import session
+from sysrift_gdb import session, variables
 
 
 class ReplayCommand(gdb.Command):
@@ -13,8 +13,12 @@ class ReplayCommand(gdb.Command):
 
     name = ""
 
-    def __init__(self, completion: int = gdb.COMPLETE_NONE) -> None:
-        super().__init__(self.name, gdb.COMMAND_RUNNING, completion)
+    def __init__(self, completion: int | None = gdb.COMPLETE_NONE) -> None:
+        """`completion`: how GDB completes arguments; None: it asks the method `complete`."""
+        if completion is None:
+            super().__init__(self.name, gdb.COMMAND_RUNNING)
+        else:
+            super().__init__(self.name, gdb.COMMAND_RUNNING, completion)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Called by GDB."""
@@ -31,8 +35,15 @@ class ReplayCommand(gdb.Command):
         raise NotImplementedError
 
 
+def completed(text: str, word: str, names: list[str]) -> list[str]:
+    """For `complete`: those of `names` that begin with `text`, which is all of the argument so far;
+    `word` is the end of it that GDB completes (it takes '-' for a separator)."""
+    return [name[len(text) - len(word) :] for name in names if name.startswith(text)]
+
+
 def show_position() -> None:
     """Print the frame the program stands in, as GDB does after a stop."""
+    variables.update()
     try:
         gdb.newest_frame().select()
         gdb.execute("frame")

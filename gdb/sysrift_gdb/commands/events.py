@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from sysrift.errors import UsageError
+from sysrift.errors import SysRiftError, UsageError
+from sysrift.trace.reader import Trace
+from sysrift.views.bookmarks import Bookmarks
 from sysrift.views.filters import EventFilter, parse_names, parse_range
 from sysrift.views.lexer import highlight
 from sysrift.views.text import end_line, event_line
@@ -46,12 +49,26 @@ class Events(ReplayCommand):
         names = parse_names(options.name) if options.name else None
         chosen = EventFilter(first, last, options.failed, names)
         styled = console.styled()
+        marks: dict[int, list[str]] = {}
+        for name, place in _bookmarks(trace).items():
+            marks.setdefault(place["event"], []).append(name)
         for event in chosen.select(trace):
             mark = "=> " if event.number == here else "   "
             console.emit(mark + highlight(event_line(event, trace), styled))
+            if event.number in marks:
+                console.emit(f"{'':25}^ bookmark {', '.join(marks[event.number])}")
         if chosen.reaches_end(trace) and not options.failed and not options.name:
             mark = "=> " if here > trace.event_count else "   "
             console.emit(mark + highlight(end_line(trace), styled))
+
+
+def _bookmarks(trace: Trace) -> dict[str, dict[str, Any]]:
+    """Those there are; a file of them that cannot be used is no reason to show no events."""
+    try:
+        return Bookmarks(trace).all()
+    except SysRiftError as error:
+        console.say(str(error))
+        return {}
 
 
 def register() -> None:

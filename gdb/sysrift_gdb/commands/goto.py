@@ -4,16 +4,23 @@
 from __future__ import annotations
 
 import gdb
-from sysrift.errors import UsageError
+from sysrift.errors import SysRiftError, UsageError
+from sysrift.replay.place import Place
+from sysrift.views.bookmarks import Bookmarks
+from sysrift.views.positions import WORDS, event_at
 from sysrift_gdb import session
-from sysrift_gdb.commands import ReplayCommand, show_position
+from sysrift_gdb.commands import ReplayCommand, completed, show_position
+from sysrift_gdb.commands.bookmark import bookmark_names
 
 
 class Goto(ReplayCommand):
-    """Go to an event of the recording: sysrift-goto N|+N|-N|start|end
+    """Go to an event of the recording: sysrift-goto N|+N|-N|start|end|next-failed|...
 
     Event N is about to happen afterwards: the program stands on its system call instruction. No
-    breakpoint is stopped at on the way. `end` is where the recording ends."""
+    breakpoint is stopped at on the way. `end` is where the recording ends. `next-failed` and
+    `previous-failed` are system calls that returned an error; @12.5s is a time since the recording
+    began, @-10ms one before its end; else it is a bookmark's name (see sysrift-bookmark).
+    `sysrift-back` goes back to where you were."""
 
     name = "sysrift-goto"
 
@@ -22,27 +29,43 @@ class Goto(ReplayCommand):
         replay = session.active()
         if len(words) != 1:
             raise UsageError("sysrift-goto takes one place: an event number, start or end")
-        replay.goto(self._target(words[0], replay))
+        here = replay.place()
+        target = self._target(words[0], replay, here)
+        if target.event == 0:
+            replay.goto(0)
+        else:
+            replay.return_to(target)
+        replay.history.note(here)
         show_position()
 
     @staticmethod
-    def _target(word: str, replay: session.Replay) -> int:
-        count = replay.trace.event_count
-        if word == "start":
-            return 0
-        if word == "end":
-            return count + 1
+    def _target(word: str, replay: session.Replay, here: Place) -> Place:
+        if word.startswith("$"):
+            try:
+                word = str(int(gdb.parse_and_eval(word)))
+            except (ValueError, TypeError, gdb.error):
+                raise UsageError(f"'{word}' is no event: give a number, start or end") from None
+        number = event_at(word, replay.trace, replay.engine.next, here.is_at_event)
+        if number is not None:
+            return Place(number)
+        marks = Bookmarks(replay.trace).all()
+        if word not in marks:
+            raise UsageError(
+                f"'{word}' is no event: give a number, a time, start or end, a bookmark"
+            )
         try:
-            number = int(gdb.parse_and_eval(word)) if word.startswith("$") else int(word)
-        except (ValueError, gdb.error):
-            raise UsageError(f"'{word}' is no event: give a number, start or end") from None
-        if word[0] in "+-":
-            number += replay.engine.next
-        if not 0 <= number <= count + 1:
-            raise UsageError(f"there is no event {number}: this trace has events 1 to {count}")
-        return number
+            place = Place.from_json(marks[word])
+        except ValueError as error:
+            raise SysRiftError(f"the bookmark {word} is damaged ({error})") from None
+        if place.event > replay.trace.event_count + 1:
+            raise SysRiftError(f"the bookmark {word} is beyond the last event")
+        return place
+
+    def complete(self, text: str, word: str) -> list[str]:
+        """Called by GDB."""
+        return completed(text, word, [*WORDS, *bookmark_names()])
 
 
 def register() -> None:
     """Make the command known to GDB."""
-    Goto()
+    Goto(completion=None)
