@@ -17,6 +17,7 @@ from pathlib import Path
 import gdb
 from sysrift.errors import ReplayError, SysRiftError
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
+from sysrift.replay.checkpoints import Checkpoints
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.stub import pin, prepare
@@ -86,6 +87,7 @@ class Replay:
             raise
         try:
             self.engine = Engine(self.trace, self.tracee)
+            self.checkpoints = Checkpoints(self.engine)
             self.traps = DebugTraps(self.tracee)
             self._in_code = EventsInCode(self)
             self.engine.echo = self._echo
@@ -173,6 +175,7 @@ class Replay:
         for name, value in self._previous_settings.items():
             text = value if isinstance(value, str) else "on" if value else "off"
             gdb.execute(f"set {name} {text}", to_string=True)
+        self.checkpoints.close()
         self.engine.close()
         self.trace.close()
         os.sched_setaffinity(0, self._affinity)
@@ -500,9 +503,14 @@ class Replay:
     def _jump(self, target: int) -> None:
         """To the last image before event `target`, when that is the way, or a short cut."""
         nearest = self.trace.image_before(target)
-        if target < self.engine.next or self.diverged or nearest >= self.engine.next:
+        checkpoint = self.checkpoints.last_before(target)
+        here = self.engine.next
+        if target < here or self.diverged or max(nearest + 1, checkpoint) > here:
             self._leave_end()
-            self.engine.load(nearest)
+            if checkpoint > nearest:
+                self.checkpoints.restore(checkpoint)
+            else:
+                self.engine.load(nearest)
 
     def _leave_end(self) -> None:
         """What was said and done at the end, or at a divergence, is no more."""
@@ -537,6 +545,8 @@ class Replay:
                 return False
             if halt.reason is Reason.TRAP:
                 raise ReplayError("the program ran into a breakpoint of its own (int3)")
+            if halt.reason is Reason.REACHED:
+                self.checkpoints.consider()
             if is_interrupted():
                 return True
         return False
