@@ -29,11 +29,11 @@ def install() -> None:
     if getattr(sys.modules[__name__], "_installed", False):
         return
     from sysrift_gdb import parameters, stops
-    from sysrift_gdb.commands import events, goto, info, ps, replay, when
+    from sysrift_gdb.commands import checkpoints, events, goto, info, ps, replay, when
 
     parameters.register()
     stops.register()
-    for module in (replay, goto, when, events, ps, info):
+    for module in (replay, goto, when, events, ps, info, checkpoints):
         module.register()
     sys.modules[__name__].__dict__["_installed"] = True
 

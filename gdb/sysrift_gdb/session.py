@@ -75,6 +75,7 @@ class Replay:
         self._exec_pending = False
         self._ended_by = 0
         self.diverged = False
+        self.is_changed = False  # by the user: memory, registers, a function called
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
@@ -416,6 +417,7 @@ class Replay:
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
         self.user_call = begins
+        self.is_changed = True
         if not begins:
             self._report_no_faults()
             self._in_code.after_user_call()
@@ -515,6 +517,7 @@ class Replay:
     def _leave_end(self) -> None:
         """What was said and done at the end, or at a divergence, is no more."""
         self.diverged = False
+        self.is_changed = False
         self.said_end = False
         self._ended_by = 0
         self._exec_pending = False
@@ -545,7 +548,9 @@ class Replay:
                 return False
             if halt.reason is Reason.TRAP:
                 raise ReplayError("the program ran into a breakpoint of its own (int3)")
-            if halt.reason is Reason.REACHED:
+            if halt.reason is Reason.REACHED and not self.is_changed:
+                self.checkpoints.budget = parameters.checkpoint_memory()
+                self.checkpoints.interval = parameters.checkpoint_interval()
                 self.checkpoints.consider()
             if is_interrupted():
                 return True

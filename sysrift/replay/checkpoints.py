@@ -119,8 +119,11 @@ class Checkpoints:
         return sum(map(len, self._pages.values()))
 
     def consider(self) -> None:
-        """Take a checkpoint if it is time to; the engine has REACHED an event."""
-        if time.monotonic() >= self._due:
+        """Take a checkpoint if it is time to (with an interval of 0: it always is).
+
+        The engine has REACHED an event.
+        """
+        if self.budget and (not self.interval or time.monotonic() >= self._due):
             began = time.monotonic()
             self.take()
             now = time.monotonic()
