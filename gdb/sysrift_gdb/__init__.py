@@ -30,13 +30,23 @@ def install() -> None:
     if getattr(sys.modules[__name__], "_installed", False):
         return
     from sysrift_gdb import parameters, prompt, stops, variables
-    from sysrift_gdb.commands import back, bookmark, events, goto, info, ps, replay, when
+    from sysrift_gdb.commands import (
+        back,
+        bookmark,
+        checkpoints,
+        events,
+        goto,
+        info,
+        ps,
+        replay,
+        when,
+    )
 
     parameters.register()
     stops.register()
     variables.register()
     prompt.register()
-    for module in (replay, goto, back, bookmark, when, events, ps, info):
+    for module in (replay, goto, back, bookmark, when, events, ps, info, checkpoints):
         module.register()
     sys.modules[__name__].__dict__["_installed"] = True
 

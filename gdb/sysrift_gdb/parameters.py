@@ -44,6 +44,44 @@ class Prompt(gdb.Parameter):
         return f"Showing the number of the next event in the prompt is {value}."
 
 
+class CheckpointMemory(gdb.Parameter):
+    """How much memory checkpoints may take, in MiB; 0 for no checkpoints."""
+
+    set_doc = "Set how many MiB of memory the checkpoints of a replay may take (0: none)."
+    show_doc = "Show how many MiB of memory the checkpoints of a replay may take."
+
+    def __init__(self) -> None:
+        super().__init__("sysrift checkpoint-memory", gdb.COMMAND_RUNNING, gdb.PARAM_ZUINTEGER)
+        self.value = 256
+
+    def get_set_string(self) -> str:
+        """Setting it says nothing."""
+        return ""
+
+    def get_show_string(self, value: str) -> str:
+        """What `show sysrift checkpoint-memory` says."""
+        return f"The memory that checkpoints may take is {value} MiB."
+
+
+class CheckpointInterval(gdb.Parameter):
+    """Milliseconds of replaying between two checkpoints; 0: wherever one can be."""
+
+    set_doc = "Set how many milliseconds of replaying lie between two checkpoints."
+    show_doc = "Show how many milliseconds of replaying lie between two checkpoints."
+
+    def __init__(self) -> None:
+        super().__init__("sysrift checkpoint-interval", gdb.COMMAND_RUNNING, gdb.PARAM_ZUINTEGER)
+        self.value = 250
+
+    def get_set_string(self) -> str:
+        """Setting it says nothing."""
+        return ""
+
+    def get_show_string(self, value: str) -> str:
+        """What `show sysrift checkpoint-interval` says."""
+        return f"Checkpoints are taken every {value} ms of replaying."
+
+
 class _SetPrefix(gdb.Command):
     """Settings of SysRift."""
 
@@ -64,6 +102,8 @@ def register() -> None:
     _ShowPrefix()
     Echo()
     Prompt()
+    CheckpointMemory()
+    CheckpointInterval()
 
 
 def echo() -> bool:
@@ -74,3 +114,13 @@ def echo() -> bool:
 def prompt() -> bool:
     """Whether to show the next event in the prompt."""
     return bool(gdb.parameter("sysrift prompt"))
+
+
+def checkpoint_memory() -> int:
+    """Bytes that checkpoints may take."""
+    return int(gdb.parameter("sysrift checkpoint-memory") or 0) << 20
+
+
+def checkpoint_interval() -> float:
+    """Seconds of replaying between two checkpoints."""
+    return int(gdb.parameter("sysrift checkpoint-interval") or 0) / 1000

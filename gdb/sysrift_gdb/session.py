@@ -18,6 +18,7 @@ from pathlib import Path
 import gdb
 from sysrift.errors import ReplayError, SysRiftError
 from sysrift.native import KEEP_NUMBER_MAGIC, STUB_SYSCALL, stub_path
+from sysrift.replay.checkpoints import Checkpoints
 from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.place import Place, play_one
@@ -78,6 +79,7 @@ class Replay:
         self._exec_pending = False
         self._ended_by = 0
         self.diverged = False
+        self.is_changed = False  # by the user: memory, registers, a function called
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
         self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
@@ -91,6 +93,7 @@ class Replay:
             raise
         try:
             self.engine = Engine(self.trace, self.tracee)
+            self.checkpoints = Checkpoints(self.engine)
             self.traps = DebugTraps(self.tracee)
             self._in_code = EventsInCode(self)
             self.engine.echo = self._echo
@@ -179,6 +182,7 @@ class Replay:
         for name, value in self._previous_settings.items():
             text = value if isinstance(value, str) else "on" if value else "off"
             gdb.execute(f"set {name} {text}", to_string=True)
+        self.checkpoints.close()
         self.engine.close()
         self.trace.close()
         os.sched_setaffinity(0, self._affinity)
@@ -431,6 +435,7 @@ class Replay:
     def on_user_call(self, begins: bool) -> None:
         """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
         self.user_call = begins
+        self.is_changed = True
         if not begins:
             self._report_no_faults()
             self._in_code.after_user_call()
@@ -552,13 +557,19 @@ class Replay:
     def _jump(self, target: int) -> None:
         """To the last image before event `target`, when that is the way, or a short cut."""
         nearest = self.trace.image_before(target)
-        if target < self.engine.next or self.diverged or nearest >= self.engine.next:
+        checkpoint = self.checkpoints.last_before(target)
+        here = self.engine.next
+        if target < here or self.diverged or max(nearest + 1, checkpoint) > here:
             self._leave_end()
-            self.engine.load(nearest)
+            if checkpoint > nearest:
+                self.checkpoints.restore(checkpoint)
+            else:
+                self.engine.load(nearest)
 
     def _leave_end(self) -> None:
         """What was said and done at the end, or at a divergence, is no more."""
         self.diverged = False
+        self.is_changed = False
         self.said_end = False
         self._ended_by = 0
         self._exec_pending = False
@@ -589,6 +600,10 @@ class Replay:
                 return False
             if halt.reason is Reason.TRAP:
                 raise ReplayError("the program ran into a breakpoint of its own (int3)")
+            if halt.reason is Reason.REACHED and not self.is_changed:
+                self.checkpoints.budget = parameters.checkpoint_memory()
+                self.checkpoints.interval = parameters.checkpoint_interval()
+                self.checkpoints.consider()
             if is_interrupted():
                 return True
         return False

@@ -79,6 +79,11 @@ def _on_inferior_call(event: object) -> None:
         session.current.on_user_call(isinstance(event, gdb.InferiorCallPreEvent))
 
 
+def _on_change(_event: object) -> None:
+    if session.current is not None:
+        session.current.is_changed = True
+
+
 def _before_prompt(_none: object = None) -> None:
     with _plainly():
         session.drop_if_dead()
@@ -93,4 +98,6 @@ def register() -> None:
     gdb.events.stop.connect(_on_stop)
     gdb.events.exited.connect(_on_exited)
     gdb.events.inferior_call.connect(_on_inferior_call)
+    gdb.events.memory_changed.connect(_on_change)
+    gdb.events.register_changed.connect(_on_change)
     gdb.events.before_prompt.connect(_before_prompt)

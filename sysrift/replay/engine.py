@@ -78,6 +78,16 @@ def _call_text(nr: int, args: tuple[int, ...], site: int, sp: int) -> str:
     return f"{name}({shown}) at {site:#x} with rsp {sp:#x}"
 
 
+class Kept(NamedTuple):
+    """What the engine itself knows at a position, beside the process (see `Engine.keep`)."""
+
+    next: int
+    image: Image
+    brk: int
+    output: ProgramOutput
+    affinity: frozenset[int]
+
+
 class Engine:
     """Replays one trace in one tracee.
 
@@ -174,8 +184,7 @@ class Engine:
         self.next = event + 1
         self._bind(image.cpu)
         self._calls = MemoryCalls(self.tracee, self.source, image.mm[5])
-        if self.player_at is not None:
-            self._player = Player(self.tracee, self.trace, image, self.player_at, not self.is_alone)
+        self._new_player()
         if not reached:
             self._output = ProgramOutput()
         registers = Registers.from_bytes(image.registers)
@@ -183,6 +192,39 @@ class Engine:
         self.tracee.set_registers(registers)
         if self._settle(registers):
             self.tracee.set_registers(registers)
+
+    def _new_player(self) -> None:
+        """An image was put in place: whatever was in memory is gone."""
+        self._player = None
+        if self.player_at is not None:
+            self._player = Player(
+                self.tracee, self.trace, self.image, self.player_at, not self.is_alone
+            )
+
+    def keep(self) -> Kept | None:
+        """What to `put_back` when the process is brought back to where it stands now.
+
+        The process is the program alone afterwards, and its image may be taken.
+
+        Copies of files are not in it. None where that is not all there is: with System V segments.
+        """
+        if self._calls.has_attached:
+            return None
+        if self._player is not None:
+            self._player.take_out()
+        affinity = frozenset(os.sched_getaffinity(self.tracee.pid))
+        output = copy.deepcopy(self._output)
+        return Kept(self.next, self.image, self._calls.brk, output, affinity)
+
+    def put_back(self, kept: Kept) -> None:
+        """The process is in place again as it was when this was kept."""
+        self.next, self.image = kept.next, kept.image
+        self._calls = MemoryCalls(self.tracee, self.source, kept.brk)
+        self._output = copy.deepcopy(kept.output)
+        self._finder = None
+        self._new_player()
+        for pid in (self.tracee.pid, 0):
+            os.sched_setaffinity(pid, kept.affinity)
 
     # -- system calls ---------------------------------------------------------------------------
 

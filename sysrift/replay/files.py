@@ -28,6 +28,16 @@ class _Copy:
     last: int = 0  # the FileReference.id whose bytes were put into it last
 
 
+Copies = dict[tuple[object, ...], _Copy]
+"""Copies of files, by what tells the file from others."""
+
+
+def close_copies(copies: Copies) -> None:
+    """Let go of copies that were kept."""
+    for copy in copies.values():
+        os.close(copy.descriptor)
+
+
 class FileSource:
     """Finds recorded files by id (`image.ImageSource`).
 
@@ -166,6 +176,30 @@ class FileSource:
                 os.pwrite(copy.descriptor, data, mapping.offset + address - mapping.start)
                 return True
         return False
+
+    @property
+    def size_of_copies(self) -> int:
+        """Bytes that the copies of files, and memory that can be shared, take."""
+        return sum(os.fstat(copy.descriptor).st_blocks * 512 for copy in self._copies.values())
+
+    @property
+    def inodes_of_copies(self) -> list[int]:
+        """The inodes of the copies, in the order of `keep_copies` and `put_back_copies`."""
+        return [copy.inode for copy in self._copies.values()]
+
+    def keep_copies(self) -> Copies:
+        """The copies as they are now. To be closed by `close_copies`."""
+        return {key: _twin(copy) for key, copy in self._copies.items()}
+
+    def put_back_copies(self, kept: Copies) -> list[str]:
+        """Have copies as they were when these were kept; returns their paths."""
+        self.forget_copies()
+        self._copies = {key: _twin(copy) for key, copy in kept.items()}
+        return [_path_of(copy.descriptor) for copy in self._copies.values()]
+
+    def paths_in_use(self) -> list[tuple[int, str]]:
+        """(id, path) of the files that have been asked for so far, and are not copies."""
+        return list(self._paths.items())
 
     def forget_copies(self) -> None:
         """Begin anew: nothing is mapped yet."""

@@ -90,6 +90,16 @@ class MemoryCalls:
         child._attached = dict(self._attached)
         return child
 
+    @property
+    def brk(self) -> int:
+        """Where the program break is."""
+        return self._brk
+
+    @property
+    def has_attached(self) -> bool:
+        """Whether System V segments are attached."""
+        return bool(self._attached)
+
     def replay(self, event: Event) -> None:
         """Do what the call did. Raises RemoteSyscallError when the kernel refuses it now."""
         methods = self._failures if _failed(event.result) else self._by_number

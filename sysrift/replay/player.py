@@ -254,6 +254,19 @@ class Player:
         self._sites = self._rows = self._loaded = None
         self._able = False
 
+    def take_out(self) -> None:
+        """Leave nothing in the process, which stands at an event. It may come back."""
+        if self._sites is None:
+            return
+        self.hide()
+        self._sites.unmap()
+        with contextlib.suppress(RemoteSyscallError):
+            RemoteMemory(self._tracee).unmap(AGENT_START, AGENT_END - AGENT_START)
+        self._sites = self._rows = self._loaded = None
+        self._calls.clear()
+        self._maps = []
+        self._able = True
+
     # -- playing --------------------------------------------------------------------------------
 
     def watch(self, outputs: int, calls: frozenset[int], left_out: frozenset[int]) -> None:
