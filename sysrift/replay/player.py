@@ -153,6 +153,7 @@ class Player:
         self._sites = Sites(self._tracee, code.entry, patch_at=1, wide=not self._watched)
         self._rows = Rows(self._tracee.write_own, _replayed_row)
         self._outputs = (0, frozenset())
+        self._loaded, self._position, self._played = None, b"", 0
         return True
 
     def _mapping(self, address: int) -> Mapping | None:
