@@ -73,12 +73,21 @@ class FastPath:
         agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
         recorder.adopt_held_signals()
         if agent is None:
+            recorder.note("no agent", "stopped at every call: the agent finds no place", quiet=True)
             return None
         try:
             agent.dispatch(True)
-        except OSError:
+        except OSError as error:
             agent.remove()
+            why = f"this kernel sets no Syscall User Dispatch from outside ({error.strerror})"
+            recorder.note("no agent", f"stopped at every call: {why}", quiet=True)
             return None
+        recorder.note(
+            "agent",
+            "plain calls were recorded by the agent, from a process's "
+            f"call {recorder.options.agent} on",
+            quiet=True,
+        )
         fast = cls(recorder, agent)
         fast.look_at_limits()
         fast._look_at_files()
