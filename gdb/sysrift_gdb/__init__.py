@@ -37,8 +37,10 @@ def install() -> None:
         events,
         goto,
         info,
+        last_write,
         ps,
         replay,
+        reverse,
         when,
     )
 
@@ -46,7 +48,19 @@ def install() -> None:
     stops.register()
     variables.register()
     prompt.register()
-    for module in (replay, goto, back, bookmark, when, events, ps, info, checkpoints):
+    for module in (
+        replay,
+        goto,
+        back,
+        bookmark,
+        when,
+        events,
+        ps,
+        info,
+        checkpoints,
+        reverse,
+        last_write,
+    ):
         module.register()
     sys.modules[__name__].__dict__["_installed"] = True
 

@@ -51,6 +51,7 @@ _CHUNK = 2000
 """Events between two looks at whether the user pressed Ctrl-C."""
 
 _NR_GETPID = 39
+_TRAP_FLAG = 1 << 8  # of rflags
 _EXECUTES = (59, 322)
 """execve and execveat."""
 
@@ -78,6 +79,7 @@ class Replay:
         self._kept: Registers | None = None  # registers of a call shown to the user at entry
         self._exec_pending = False
         self._ended_by = 0
+        self.behind = 0  # the event behind which `go_behind` went
         self.diverged = False
         self.is_changed = False  # by the user: memory, registers, a function called
         self.said_end = False
@@ -398,6 +400,8 @@ class Replay:
         line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
         if sig == signal.SIGSYS:
             registers.orig_rax = registers.rax
+            # The kernel puts the flags there, and GDB was single-stepping.
+            registers.r11 &= ~_TRAP_FLAG
             if self.user_call:
                 self._refuse(registers)
                 return False
@@ -496,14 +500,14 @@ class Replay:
 
         Breakpoints are not stopped at on the way. Raises SysRiftError.
         """
-        self._travel(lambda: self._go_to_event(target))
+        self.travel(lambda: self._go_to_event(target))
 
     def return_to(self, place: Place) -> None:
         """Go to a place that `Place.of` told, in the same way. Raises SysRiftError."""
         if place.is_at_event:
             self.goto(place.event)
         else:
-            self._travel(lambda: self._go_into_midst(place))
+            self.travel(lambda: self._go_into_midst(place))
 
     def _go_to_event(self, target: int) -> bool:
         if target == 0:
@@ -515,25 +519,34 @@ class Replay:
 
     def _go_into_midst(self, place: Place) -> bool:
         """Behind the event before `place`, and on to it; returns whether that was interrupted."""
+        return self.go_behind(place.event - 1) or not place.run_to(self.engine, is_interrupted)
+
+    def go_behind(self, last: int) -> bool:
+        """Right behind event `last`, before anything else is executed, in `travel`; returns whether
+        that was interrupted."""
         self._leave_end()
-        last = place.event - 1
         while last > self.trace.beginning and not self.trace.has_image(last):
             # Back over what comes in one with the event before it (signals at the end of a call).
-            self.engine.load(self.trace.image_before(last))
+            checkpoint = self.checkpoints.last_before(last)
+            if checkpoint > self.trace.image_before(last):
+                self.checkpoints.restore(checkpoint)
+            else:
+                self.engine.load(self.trace.image_before(last))
             if self._advance_to(last):
                 return True
+            self.behind = last
             if self.engine.next <= last:
                 play_one(self.engine)
-                break
+                return False
             last -= 1
+        self.behind = max(last, self.trace.beginning)
+        if self.trace.has_image(last):
+            self.engine.load(last)
         else:
-            if self.trace.has_image(last):
-                self.engine.load(last)
-            else:
-                self._begin()
-        return not place.run_to(self.engine, is_interrupted)
+            self._begin()
+        return False
 
-    def _travel(self, go: Callable[[], bool]) -> None:
+    def travel(self, go: Callable[[], bool]) -> None:
         """Let the engine drive by `go`, which returns whether the user interrupted it."""
         with interrupts_held():
             self._forget_stop()

@@ -41,11 +41,15 @@ def completed(text: str, word: str, names: list[str]) -> list[str]:
     return [name[len(text) - len(word) :] for name in names if name.startswith(text)]
 
 
-def show_position() -> None:
-    """Print the frame the program stands in, as GDB does after a stop."""
+def show_position(why: str = "") -> None:
+    """Print the frame the program stands in, as GDB does after a stop: behind `why`, if that is
+    given."""
     variables.update()
     try:
         gdb.newest_frame().select()
-        gdb.execute("frame")
+        if why:
+            gdb.write("\n" + why + gdb.execute("frame", to_string=True).removeprefix("#0  "))
+        else:
+            gdb.execute("frame")
     except gdb.error as error:
         gdb.write(f"{error}\n")

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The instructions of a replay between two events, one by one: what going back looks at.
+
+From behind one event to the next nothing but the program's own code runs, so stepping through it
+again gives the same instructions in the same order. A step takes some 10 us.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sysrift import image as images
+from sysrift.errors import ReplayError
+from sysrift.replay.engine import Engine
+from sysrift.replay.moment import differing_registers, same_xsave
+from sysrift.replay.place import Place
+from sysrift.trace.model import EventFlag, EventKind
+from sysrift.tracee import BadAddress, Registers
+from sysrift.tracee import ptrace as pt
+
+MOST = 1_000_000
+"""Instructions between two events that are looked at."""
+
+_LOOK = 4096  # steps between two looks at whether the user has had enough
+_LONGEST_INSTRUCTION = 15
+
+
+class TooFar(ReplayError):
+    """There are more instructions than anybody would wait for."""
+
+
+class Interrupted(Exception):
+    """The user has had enough."""
+
+
+class Step(NamedTuple):
+    """Where an instruction is about to be executed, with the stack pointer, and watched memory."""
+
+    ip: int
+    sp: int
+    watched: bytes
+
+
+class Watched(NamedTuple):
+    """Memory to look at before each instruction; nothing for a length of 0."""
+
+    address: int = 0
+    length: int = 0
+
+
+_NOTHING = Watched()
+
+
+def walk(
+    engine: Engine,
+    place: Place | None,
+    enough: Callable[[], bool],
+    watched: Watched = _NOTHING,
+    most: int = MOST,
+) -> list[Step]:
+    """Step from behind an event to `place`, which comes before the next one, or to that event.
+
+    The tracee stands right behind an event, with nothing of a debugger's or of the engine's in its
+    code. Returns all that was passed, the first and the last place included; the tracee
+    stands at the last. Raises TooFar, Interrupted, and ReplayError when `place` is not there.
+    """
+    tracee = engine.tracee
+    wanted = None if place is None else Registers.from_bytes(place.registers)
+    event = engine.trace.event(engine.next) if engine.next <= engine.trace.event_count else None
+    in_code = event is not None and bool(event.flags & EventFlag.IN_CODE)
+    instruction = event is not None and event.kind in (EventKind.SYSCALL, EventKind.TSC)
+    passed: list[Step] = []
+    while True:
+        registers = tracee.registers()
+        passed.append(Step(registers.rip, registers.rsp, _look(engine, watched)))
+        if (
+            wanted is not None
+            and place is not None
+            and registers.rip == wanted.rip
+            and not differing_registers(registers, wanted)
+            and _same_memory(engine, place)
+        ):
+            return passed
+        if event is not None and registers.rip == event.site:
+            point = engine.point if in_code else None
+            if (instruction and not in_code) or (point is not None and point.is_here(registers)):
+                break
+        if len(passed) > most:
+            raise TooFar(
+                f"more than {most} instructions since event {engine.next - 1}: "
+                "going back through so many is not there yet"
+            )
+        if len(passed) % _LOOK == 0 and enough():
+            raise Interrupted
+        if not _step(engine):
+            break
+    if place is not None:
+        raise ReplayError("the program does not come to that place again")
+    return passed
+
+
+def step(engine: Engine, count: int) -> None:
+    """Execute so many instructions, as `walk` has passed them before. Raises ReplayError."""
+    for _ in range(count):
+        if not _step(engine):
+            raise ReplayError("the program does not come to that place again")
+
+
+def exact_place(engine: Engine) -> Place:
+    """Where the engine's tracee stands, told by registers and memory even if it is at an event."""
+    tracee = engine.tracee
+    registers = tracee.registers()
+    digest = _digest(engine, registers)
+    return Place(engine.next, bytes(registers), tracee.xsave(), digest)
+
+
+def nesting(before: Step, after: Step) -> int:
+    """1 when the instruction at `before` called a function (or a handler was entered there), -1
+    when it returned from one, else 0.
+
+    A jump leaves the stack pointer alone, and whatever else changes it goes on right behind.
+    """
+    if before.ip < after.ip <= before.ip + _LONGEST_INSTRUCTION or before.sp == after.sp:
+        return 0
+    return 1 if after.sp < before.sp else -1
+
+
+def _step(engine: Engine) -> bool:
+    """One instruction; False when there was a signal instead."""
+    tracee = engine.tracee
+    while True:
+        tracee.resume(pt.PTRACE_SINGLESTEP)
+        status = tracee.wait()
+        if not status >> 16:
+            return os.WSTOPSIG(status) == signal.SIGTRAP
+
+
+def _look(engine: Engine, watched: Watched) -> bytes:
+    if not watched.length:
+        return b""
+    try:
+        return engine.tracee.read(watched.address, watched.length)
+    except BadAddress:
+        return b""
+
+
+def _digest(engine: Engine, registers: Registers) -> bytes:
+    return images.checksum(engine.tracee, registers.rsp)
+
+
+def _same_memory(engine: Engine, place: Place) -> bool:
+    registers = engine.tracee.registers()
+    return (
+        same_xsave(engine.tracee.xsave(), place.xsave)
+        and _digest(engine, registers) == place.digest
+    )
+
+
+__all__ = [
+    "MOST",
+    "Interrupted",
+    "Step",
+    "TooFar",
+    "Watched",
+    "exact_place",
+    "nesting",
+    "step",
+    "walk",
+]
