@@ -95,7 +95,7 @@ def _registered() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_gdb_commands_named_are_registered(page: Path) -> None:
-    mentioned = set(re.findall(r"(?<![\w/$.-])sysrift-[a-z]+\b", page.read_text()))
+    mentioned = set(re.findall(r"(?<![\w/$.-])sysrift-[a-z]+(?:-[a-z]+)*\b", page.read_text()))
     assert mentioned - _SHELL_COMMANDS <= _registered()
 
 
