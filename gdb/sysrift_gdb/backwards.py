@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sysrift.errors import ReplayError
 from sysrift.replay.engine import Reason
-from sysrift.replay.place import Place
+from sysrift.replay.place import Place, play_one
 from sysrift.replay.steps import (
     Interrupted,
     Step,
@@ -24,11 +24,17 @@ from sysrift.replay.steps import (
     step,
     walk,
 )
+from sysrift.syscalls import NAMES
+from sysrift.trace.model import EventKind
 from sysrift_gdb.interrupts import is_interrupted
 from sysrift_gdb.session import Replay
 
 _INT3 = b"\xcc"
 _MOST_HITS = 10_000
+_MAPS = {
+    NAMES[name]
+    for name in ("mmap", "munmap", "mremap", "mprotect", "shmat", "shmdt", "remap_file_pages")
+}
 _CHUNK = 20_000  # events between two looks at whether the user has had enough
 
 
@@ -69,9 +75,14 @@ class Backwards:
                     depth -= nesting(at, newer)
                 yield Moment(first, index, at, depth)
                 newer = at
-            if first <= self._replay.trace.beginning or self._replay.trace.has_image(first):
+            if self._is_beginning(first):
                 return
             last = first - 1
+
+    def _is_beginning(self, event: int) -> bool:
+        """Whether the program began with that event: there is nothing of it before."""
+        trace = self._replay.trace
+        return event <= trace.beginning or trace.has_image(event)
 
     def _behind(self, last: int) -> int:
         """Go behind event `last`; returns the number of the event that was played for that."""
@@ -99,7 +110,7 @@ class Backwards:
         for index in reversed(range(len(passed) - 1)):
             if passed[index].ip in addresses:
                 yield Moment(first, index, passed[index], 0)
-        if first <= self._replay.trace.beginning:
+        if self._is_beginning(first):
             return
         for event, count in reversed(self._hits_before(first, addresses)):
             begun = self._behind(event - 1)
@@ -112,38 +123,53 @@ class Backwards:
         """(next event, how many-th hit before it) of all hits before event `last` happens."""
         replay, engine, tracee = self._replay, self._engine, self._engine.tracee
         found: deque[tuple[int, int]] = deque(maxlen=_MOST_HITS)
-        replay.go_behind(replay.trace.beginning)
-        image = engine.image
+        self._behind(max(replay.trace.beginning, replay.trace.image_before(last)))
         originals: dict[int, bytes] = {}
 
         def put(code: Callable[[int], bytes]) -> None:
             for address in originals:
                 tracee.write(address, code(address))
 
-        for address in addresses:
-            byte = tracee.read_some(address, 1)
-            if byte:
-                originals[address] = byte
         while engine.next <= last:
-            if engine.image is not image:
-                raise ReplayError("the program replaced itself (execve): go to events before that")
+            # Libraries come and go; so do breakpoints in them.
+            codes = {address: tracee.read_some(address, 1) for address in addresses}
+            originals = {address: code for address, code in codes.items() if code}
             put(lambda _address: _INT3)
             try:
-                halt = engine.advance(stop_at=min(last, engine.next + _CHUNK))
+                halt = engine.advance(
+                    stop_at=min(last, engine.next + _CHUNK),
+                    wanted=lambda event: event.kind == EventKind.SYSCALL and event.nr in _MAPS,
+                    wanted_calls=frozenset(),
+                )
                 registers = tracee.registers()
             finally:
                 put(originals.__getitem__)
+            if halt.reason is Reason.WANTED and engine.next < last:
+                play_one(engine)
+                continue
             if halt.reason is Reason.TRAP and registers.rip - 1 in originals:
                 registers.rip -= 1
                 tracee.set_registers(registers)
                 same = found and found[-1][0] == engine.next
                 found.append((engine.next, found[-1][1] + 1 if same else 1))
-                step(engine, 1)
-            elif halt.reason is not Reason.REACHED or engine.next >= last:
+                if not self._is_at_call(registers.rip):
+                    step(engine, 1)
+                elif engine.next < last:
+                    play_one(engine)
+                else:
+                    break
+            elif halt.reason not in (Reason.REACHED, Reason.WANTED):
+                raise ReplayError("the program ran into a breakpoint of its own (int3)")
+            elif engine.next >= last:
                 break
             if is_interrupted():
                 raise Interrupted
         return found
+
+    def _is_at_call(self, ip: int) -> bool:
+        """Whether the instruction there is the next event itself."""
+        event = self._engine.trace.event(self._engine.next)
+        return event.site == ip and event.kind in (EventKind.SYSCALL, EventKind.TSC)
 
 
 def look_back(

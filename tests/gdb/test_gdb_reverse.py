@@ -97,6 +97,28 @@ def test_to_breakpoints_and_their_conditions(recorded: Replay, in_gdb: Replay) -
     assert run.count(r"^Breakpoint \d+, add \(value=4\) at .*list_spoiled\.c:\d+$") == 2, run.text
 
 
+def test_a_breakpoint_on_a_system_call_instruction(recorded: Replay, in_gdb: Replay) -> None:
+    recording = recorded("list_spoiled")
+    calls = [e for e in in_gdb(recording).events() if e["name"] == "getppid"]
+    run = in_gdb(
+        recording, f"break *{calls[0]['site']}", "sysrift-goto end", *["rc", "print $_event"] * 4
+    )
+    assert run.values == [str(call["number"]) for call in reversed(calls)][:4], run.text
+
+
+def test_behind_an_execve_the_program_before_is_no_history(
+    recorded: Replay, in_gdb: Replay
+) -> None:
+    recording = recorded(Path("/usr/bin/env"), harness.built("list_spoiled"))
+    run = in_gdb(
+        recording, "sysrift-goto end", "break add", "rc", "print value", "rc", "print value",
+        "delete", "break main", "rc", "rc",
+    )  # fmt: skip
+    assert run.values == ["4", "3"], run.text
+    assert run.count(r"^Breakpoint \d+, main \(\) at") == 1, run.text
+    assert run.count("No more reverse-execution history") == 1, run.text
+
+
 def test_who_spoiled_the_list(recorded: Replay, in_gdb: Replay) -> None:
     run = in_gdb(
         recorded("list_spoiled"), "continue", "print/x $pc", "sysrift-last-write head->next->next",
