@@ -47,10 +47,7 @@ def goto(number: int) -> None:
         raise gdb.GdbError(f"SysRift: there is no event {number}")
     try:
         here = replay.place()
-        if number:
-            replay.return_to(Place(number))
-        else:
-            replay.goto(0)
+        replay.return_to(Place(number))
     except (SysRiftError, session.RemoteSyscallError, OSError) as error:
         raise gdb.GdbError(f"SysRift: {error}") from None
     replay.history.note(here)

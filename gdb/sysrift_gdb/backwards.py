@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 from sysrift.errors import ReplayError
 from sysrift.replay.engine import Reason
-from sysrift.replay.place import Place, play_one
+from sysrift.replay.place import Place, is_at_event, play_one
 from sysrift.replay.steps import (
     Interrupted,
     Step,
     TooFar,
     Watched,
-    exact_place,
     nesting,
     step,
     walk,
@@ -54,7 +53,7 @@ class Backwards:
         self._replay = replay
         self._engine = replay.engine
         self._watched = watched or Watched()
-        self.here: Place = exact_place(self._engine)
+        self.here: Place = Place.exactly(self._engine)
 
     def moments(self) -> Iterator[Moment]:
         """All moments before now, and now, the newest first. Raises TooFar, Interrupted."""
@@ -116,7 +115,9 @@ class Backwards:
             begun = self._behind(event - 1)
             passed = walk(self._engine, None, is_interrupted)
             found = [i for i, each in enumerate(passed) if each.ip in addresses]
-            index = found[min(count, len(found)) - 1]
+            if count > len(found):
+                raise ReplayError("the program does not come to that breakpoint again")
+            index = found[count - 1]
             yield Moment(begun, index, passed[index], 0)
 
     def _hits_before(self, last: int, addresses: Collection[int]) -> deque[tuple[int, int]]:
@@ -152,7 +153,7 @@ class Backwards:
                 tracee.set_registers(registers)
                 same = found and found[-1][0] == engine.next
                 found.append((engine.next, found[-1][1] + 1 if same else 1))
-                if not self._is_at_call(registers.rip):
+                if not is_at_event(engine):
                     step(engine, 1)
                 elif engine.next < last:
                     play_one(engine)
@@ -165,11 +166,6 @@ class Backwards:
             if is_interrupted():
                 raise Interrupted
         return found
-
-    def _is_at_call(self, ip: int) -> bool:
-        """Whether the instruction there is the next event itself."""
-        event = self._engine.trace.event(self._engine.next)
-        return event.site == ip and event.kind in (EventKind.SYSCALL, EventKind.TSC)
 
 
 def look_back(

@@ -527,11 +527,7 @@ class Replay:
         self._leave_end()
         while last > self.trace.beginning and not self.trace.has_image(last):
             # Back over what comes in one with the event before it (signals at the end of a call).
-            checkpoint = self.checkpoints.last_before(last)
-            if checkpoint > self.trace.image_before(last):
-                self.checkpoints.restore(checkpoint)
-            else:
-                self.engine.load(self.trace.image_before(last))
+            self._begin_again(self.trace.image_before(last), self.checkpoints.last_before(last))
             if self._advance_to(last):
                 return True
             self.behind = last
@@ -574,10 +570,14 @@ class Replay:
         here = self.engine.next
         if target < here or self.diverged or max(nearest + 1, checkpoint) > here:
             self._leave_end()
-            if checkpoint > nearest:
-                self.checkpoints.restore(checkpoint)
-            else:
-                self.engine.load(nearest)
+            self._begin_again(nearest, checkpoint)
+
+    def _begin_again(self, image: int, checkpoint: int) -> None:
+        """From a checkpoint or behind an image, whichever is nearer."""
+        if checkpoint > image:
+            self.checkpoints.restore(checkpoint)
+        else:
+            self.engine.load(image)
 
     def _leave_end(self) -> None:
         """What was said and done at the end, or at a divergence, is no more."""

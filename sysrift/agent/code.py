@@ -33,7 +33,17 @@ DESCRIPTOR = struct.Struct("<4Q")
 RANGE = struct.Struct("<QQ")
 
 
-class PlayerControl(ctypes.LittleEndianStructure):
+class _ControlPage(ctypes.LittleEndianStructure):
+    """A structure at the beginning of the control page."""
+
+    @classmethod
+    def address(cls, field: str) -> int:
+        """Where a field lies in the process."""
+        offset: int = getattr(cls, field).offset
+        return CONTROL + offset
+
+
+class PlayerControl(_ControlPage):
     """`struct control` of the player (`native/player.c`)."""
 
     _fields_ = [
@@ -64,14 +74,8 @@ class PlayerControl(ctypes.LittleEndianStructure):
     played: int
     outputs: int
 
-    @staticmethod
-    def address(field: str) -> int:
-        """Where a field lies in the process."""
-        offset: int = getattr(PlayerControl, field).offset
-        return CONTROL + offset
 
-
-class Control(ctypes.LittleEndianStructure):
+class Control(_ControlPage):
     """`struct control`."""
 
     _fields_ = [
@@ -120,12 +124,6 @@ class Control(ctypes.LittleEndianStructure):
     previous_us: int
     remapped: int
     owned: int
-
-    @staticmethod
-    def address(field: str) -> int:
-        """Where a field lies in the process."""
-        offset: int = getattr(Control, field).offset
-        return CONTROL + offset
 
 
 STOP_HANDOVER, STOP_MADE, STOP_BY_HAND, STOP_LIMIT = range(1, 5)

@@ -293,10 +293,11 @@ class FastPath:
         if not recorder.held and not recorder.leaving:
             return False
         behind, sp = registers.rip + 2, registers.rsp
-        if recorder.held and recorder.was_rewound(behind, sp):
-            self._follow(registers, registers.rip)  # the signal comes with the call
-            return True
-        recorder.note_rewound(behind, sp)
+        if recorder.held:
+            if recorder.was_rewound(behind, sp):
+                self._follow(registers, registers.rip)  # the signal comes with the call
+                return True
+            recorder.note_rewound(behind, sp)
         recorder.tracee.set_registers(registers)
         self._boundary(registers)
         recorder.go_on_from_boundary()

@@ -59,8 +59,14 @@ class Place:
         tracee = engine.tracee
         if engine.next > engine.trace.event_count:
             return Place(engine.next)
-        if tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY or _is_at_event(engine):
+        if tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY or is_at_event(engine):
             return Place(engine.next)
+        return Place.exactly(engine)
+
+    @staticmethod
+    def exactly(engine: Engine) -> Place:
+        """Where the engine's tracee stands, told by registers and memory even if at an event."""
+        tracee = engine.tracee
         registers = tracee.registers()
         digest = images.checksum(tracee, registers.rsp)
         return Place(engine.next, bytes(registers), tracee.xsave(), digest)
@@ -159,7 +165,7 @@ _DIGEST = 16
 _MAX_STATE = 1 << 20
 
 
-def _is_at_event(engine: Engine) -> bool:
+def is_at_event(engine: Engine) -> bool:
     """Whether it is certain that the next event is what happens now."""
     event = engine.trace.event(engine.next)
     registers = engine.tracee.registers()
@@ -207,4 +213,4 @@ def play_one(engine: Engine) -> None:
         raise engine.unexpected(Halt(Reason.SIGNAL, sig))
 
 
-__all__ = ["Place", "PlaceNotFound", "play_one"]
+__all__ = ["Place", "PlaceNotFound", "is_at_event", "play_one"]

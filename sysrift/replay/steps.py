@@ -12,12 +12,9 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sysrift import image as images
 from sysrift.errors import ReplayError
 from sysrift.replay.engine import Engine
-from sysrift.replay.moment import differing_registers, same_xsave
-from sysrift.replay.place import Place
-from sysrift.trace.model import EventFlag, EventKind
+from sysrift.replay.place import Place, is_at_event
 from sysrift.tracee import BadAddress, Registers
 from sysrift.tracee import ptrace as pt
 
@@ -68,26 +65,16 @@ def walk(
     stands at the last. Raises TooFar, Interrupted, and ReplayError when `place` is not there.
     """
     tracee = engine.tracee
-    wanted = None if place is None else Registers.from_bytes(place.registers)
+    site = 0 if place is None else Registers.from_bytes(place.registers).rip
     event = engine.trace.event(engine.next) if engine.next <= engine.trace.event_count else None
-    in_code = event is not None and bool(event.flags & EventFlag.IN_CODE)
-    instruction = event is not None and event.kind in (EventKind.SYSCALL, EventKind.TSC)
     passed: list[Step] = []
     while True:
         registers = tracee.registers()
         passed.append(Step(registers.rip, registers.rsp, _look(engine, watched)))
-        if (
-            wanted is not None
-            and place is not None
-            and registers.rip == wanted.rip
-            and not differing_registers(registers, wanted)
-            and _same_memory(engine, place)
-        ):
+        if place is not None and registers.rip == site and place.is_here(engine):
             return passed
-        if event is not None and registers.rip == event.site:
-            point = engine.point if in_code else None
-            if (instruction and not in_code) or (point is not None and point.is_here(registers)):
-                break
+        if event is not None and registers.rip == event.site and is_at_event(engine):
+            break
         if len(passed) > most:
             raise TooFar(
                 f"more than {most} instructions since event {engine.next - 1}: "
@@ -107,14 +94,6 @@ def step(engine: Engine, count: int) -> None:
     for _ in range(count):
         if not _step(engine):
             raise ReplayError("the program does not come to that place again")
-
-
-def exact_place(engine: Engine) -> Place:
-    """Where the engine's tracee stands, told by registers and memory even if it is at an event."""
-    tracee = engine.tracee
-    registers = tracee.registers()
-    digest = _digest(engine, registers)
-    return Place(engine.next, bytes(registers), tracee.xsave(), digest)
 
 
 def nesting(before: Step, after: Step) -> int:
@@ -147,25 +126,12 @@ def _look(engine: Engine, watched: Watched) -> bytes:
         return b""
 
 
-def _digest(engine: Engine, registers: Registers) -> bytes:
-    return images.checksum(engine.tracee, registers.rsp)
-
-
-def _same_memory(engine: Engine, place: Place) -> bool:
-    registers = engine.tracee.registers()
-    return (
-        same_xsave(engine.tracee.xsave(), place.xsave)
-        and _digest(engine, registers) == place.digest
-    )
-
-
 __all__ = [
     "MOST",
     "Interrupted",
     "Step",
     "TooFar",
     "Watched",
-    "exact_place",
     "nesting",
     "step",
     "walk",

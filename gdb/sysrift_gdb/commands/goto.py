@@ -31,10 +31,7 @@ class Goto(ReplayCommand):
             raise UsageError("sysrift-goto takes one place: an event number, start or end")
         here = replay.place()
         target = self._target(words[0], replay, here)
-        if target.event == 0:
-            replay.goto(0)
-        else:
-            replay.return_to(target)
+        replay.return_to(target)
         replay.history.note(here)
         show_position()
 
