@@ -6,7 +6,15 @@ from __future__ import annotations
 import gdb
 
 
-class Echo(gdb.Parameter):
+class _Setting(gdb.Parameter):
+    """What all have in common."""
+
+    def get_set_string(self) -> str:
+        """What `set sysrift ...` says: nothing (GDB 12 prints an empty line otherwise)."""
+        return ""
+
+
+class Echo(_Setting):
     """Whether what the program wrote to its stdout and stderr is shown while replaying."""
 
     set_doc = "Set whether the program's recorded output is shown while replaying."
@@ -16,16 +24,12 @@ class Echo(gdb.Parameter):
         super().__init__("sysrift echo", gdb.COMMAND_RUNNING, gdb.PARAM_BOOLEAN)
         self.value = True
 
-    def get_set_string(self) -> str:
-        """Setting it says nothing."""
-        return ""
-
     def get_show_string(self, value: str) -> str:
         """What `show sysrift echo` says."""
         return f"Echoing the program's recorded output while replaying is {value}."
 
 
-class Prompt(gdb.Parameter):
+class Prompt(_Setting):
     """Whether GDB's prompt shows the number of the next event."""
 
     set_doc = "Set whether GDB's prompt shows the number of the next event."
@@ -35,16 +39,12 @@ class Prompt(gdb.Parameter):
         super().__init__("sysrift prompt", gdb.COMMAND_RUNNING, gdb.PARAM_BOOLEAN)
         self.value = False
 
-    def get_set_string(self) -> str:
-        """What `set sysrift prompt` says: nothing (GDB 12 prints an empty line otherwise)."""
-        return ""
-
     def get_show_string(self, value: str) -> str:
         """What `show sysrift prompt` says."""
         return f"Showing the number of the next event in the prompt is {value}."
 
 
-class CheckpointMemory(gdb.Parameter):
+class CheckpointMemory(_Setting):
     """How much memory checkpoints may take, in MiB; 0 for no checkpoints."""
 
     set_doc = "Set how many MiB of memory the checkpoints of a replay may take (0: none)."
@@ -54,16 +54,12 @@ class CheckpointMemory(gdb.Parameter):
         super().__init__("sysrift checkpoint-memory", gdb.COMMAND_RUNNING, gdb.PARAM_ZUINTEGER)
         self.value = 256
 
-    def get_set_string(self) -> str:
-        """Setting it says nothing."""
-        return ""
-
     def get_show_string(self, value: str) -> str:
         """What `show sysrift checkpoint-memory` says."""
         return f"The memory that checkpoints may take is {value} MiB."
 
 
-class CheckpointInterval(gdb.Parameter):
+class CheckpointInterval(_Setting):
     """Milliseconds of replaying between two checkpoints; 0: wherever one can be."""
 
     set_doc = "Set how many milliseconds of replaying lie between two checkpoints."
@@ -72,10 +68,6 @@ class CheckpointInterval(gdb.Parameter):
     def __init__(self) -> None:
         super().__init__("sysrift checkpoint-interval", gdb.COMMAND_RUNNING, gdb.PARAM_ZUINTEGER)
         self.value = 250
-
-    def get_set_string(self) -> str:
-        """Setting it says nothing."""
-        return ""
 
     def get_show_string(self, value: str) -> str:
         """What `show sysrift checkpoint-interval` says."""

@@ -7,7 +7,6 @@ import ctypes
 import mmap
 import os
 import signal
-import struct
 from pathlib import Path
 
 from sysrift.cli.doctor_children import (
@@ -29,7 +28,6 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SET_TSC, _PR_TSC_SIGSEGV = 26, 2
 _PR_SET_MM, _PR_SET_MM_MAP_SIZE = 35, 15
 _PR_SET_NO_NEW_PRIVS = 38
-_DISPATCH = struct.Struct("<4Q")  # struct ptrace_sud_config (include/uapi/linux/ptrace.h)
 _EVERYWHERE = 1 << 46
 _ADDR_NO_RANDOMIZE = 0x0040000
 _SECCOMP_RET_ALLOW = 0x7FFF0000
@@ -268,7 +266,6 @@ def check_user_dispatch() -> Finding:
     """Syscall user dispatch, set up from outside, lets the agent catch calls without a stop."""
     name = "syscall user dispatch"
     remedy = "programs are recorded by stops alone, which is slower; Linux 6.4 has what is needed"
-    config = ctypes.create_string_buffer(_DISPATCH.pack(1, 0, 0, _EVERYWHERE), _DISPATCH.size)
     with child(sleep_until_killed) as pid:
         try:
             pt.ptrace(pt.PTRACE_SEIZE, pid)
@@ -277,12 +274,7 @@ def check_user_dispatch() -> Finding:
             return warning(name, "cannot be tried without ptrace", "see ptrace")
         wait(pid)
         try:
-            pt.ptrace(
-                pt.PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG,
-                pid,
-                _DISPATCH.size,
-                ctypes.addressof(config),
-            )
+            pt.set_user_dispatch(pid, 0, _EVERYWHERE)
         except OSError as error:
             return warning(name, f"cannot be set up for the agent ({error.strerror})", remedy)
     return ok(name, "available")

@@ -21,7 +21,6 @@ from sysrift.tracee import ptrace as pt
 _NR_MMAP, _NR_MPROTECT, _NR_MUNMAP = NAMES["mmap"], NAMES["mprotect"], NAMES["munmap"]
 _READ_WRITE, _READ_EXECUTE = 3, 5
 _MAP_FLAGS = 0x100000 | 0x02 | 0x20 | 0x4000  # FIXED_NOREPLACE, PRIVATE, ANONYMOUS, NORESERVE
-_DISPATCH = struct.Struct("<4Q")  # struct ptrace_sud_config (include/uapi/linux/ptrace.h)
 _SEQUENCE_TRIES = 100
 
 
@@ -99,14 +98,7 @@ class Agent:
 
         Raises OSError where the kernel cannot do so from outside (before Linux 6.4).
         """
-        config = _DISPATCH.pack(1, 0, at.CODE, at.CODE_SIZE) if on else _DISPATCH.pack(0, 0, 0, 0)
-        buffer = ctypes.create_string_buffer(config, _DISPATCH.size)
-        pt.ptrace(
-            pt.PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG,
-            self.tracee.pid,
-            _DISPATCH.size,
-            ctypes.addressof(buffer),
-        )
+        pt.set_user_dispatch(self.tracee.pid, at.CODE, at.CODE_SIZE if on else 0)
         self._dispatching = on
 
     def forget_dispatch(self) -> None:

@@ -88,6 +88,18 @@ def peek_user(pid: int, offset: int) -> int:
     return word & 0xFFFFFFFFFFFFFFFF
 
 
+def set_user_dispatch(pid: int, start: int, length: int) -> None:
+    """Have system calls from outside of this memory raise SIGSYS; from anywhere for no length: off.
+
+    Syscall User Dispatch (struct ptrace_sud_config, include/uapi/linux/ptrace.h). Raises OSError
+    where the kernel cannot set it from outside (before Linux 6.4).
+    """
+    # Off takes nothing but zeros (kernel/entry/syscall_user_dispatch.c).
+    config = (ctypes.c_uint64 * 4)(*((1, 0, start, length) if length else (0, 0, 0, 0)))
+    size, data = ctypes.sizeof(config), ctypes.addressof(config)
+    ptrace(PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, pid, size, data)
+
+
 def is_gone(error: OSError) -> bool:
     """Whether a ptrace call failed because the tracee is dead (or not stopped any more)."""
     return error.errno == errno.ESRCH
