@@ -14,22 +14,25 @@ ROOT = Path(__file__).parent
 
 
 NATIVE = ROOT / "sysrift" / "native"
-# Agent and player run in the midst of the traced program: they may use no registers but the general
+# Agent, player and counter run in the midst of the traced program: they may use no registers but the general
 # ones, and have no library.
 FREESTANDING = [
     "-O2", "-ffreestanding", "-fno-builtin", "-fno-pic", "-mcmodel=large",
     "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
-    "-fno-asynchronous-unwind-tables", f"-Wl,-T,{NATIVE / 'agent.ld'}", "-Wl,--oformat=binary",
+    "-fno-asynchronous-unwind-tables", "-Wl,--oformat=binary",
 ]  # fmt: skip
+AGENT = [*FREESTANDING, f"-Wl,-T,{NATIVE / 'agent.ld'}"]
+COUNTER = [*FREESTANDING, f"-Wl,-T,{NATIVE / 'counter.ld'}"]
 PARTS = {
     "stub": ["-Wl,-z,max-page-size=4096", f"-Wl,-T,{NATIVE / 'stub.ld'}", str(NATIVE / "stub.S")],
-    "agent": [*FREESTANDING, str(NATIVE / "agent_entry.S"), str(NATIVE / "agent.c")],
-    "player": [*FREESTANDING, str(NATIVE / "player_entry.S"), str(NATIVE / "player.c")],
+    "agent": [*AGENT, str(NATIVE / "agent_entry.S"), str(NATIVE / "agent.c")],
+    "player": [*AGENT, str(NATIVE / "player_entry.S"), str(NATIVE / "player.c")],
+    "counter": [*COUNTER, str(NATIVE / "counter_entry.S"), str(NATIVE / "counter.c")],
 }
 
 
 def build_native(folder: Path) -> None:
-    """Build the replay stub, the agent and the player, from sysrift/native, into `folder`."""
+    """Build the replay stub, the agent, the player and the counter, from sysrift/native, into `folder`."""
     compiler = os.environ.get("CC", "cc")
     folder.mkdir(parents=True, exist_ok=True)
     for name, arguments in PARTS.items():
