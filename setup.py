@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent
 
 
 NATIVE = ROOT / "sysrift" / "native"
-# Agent, player and counter run in the midst of the traced program: they may use no registers but the general
-# ones, and have no library.
+# Agent, player and counter run in the midst of the traced program: they may use no registers but
+# the general ones, and have no library.
 FREESTANDING = [
     "-O2", "-ffreestanding", "-fno-builtin", "-fno-pic", "-mcmodel=large",
     "-mgeneral-regs-only", "-fno-stack-protector", "-fcf-protection=none",
@@ -32,7 +32,7 @@ PARTS = {
 
 
 def build_native(folder: Path) -> None:
-    """Build the replay stub, the agent, the player and the counter, from sysrift/native, into `folder`."""
+    """Build all that runs in a traced process, from sysrift/native, into `folder`."""
     compiler = os.environ.get("CC", "cc")
     folder.mkdir(parents=True, exist_ok=True)
     for name, arguments in PARTS.items():

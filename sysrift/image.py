@@ -12,7 +12,7 @@ import hashlib
 import os
 import resource
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from sysrift.native import STUB_END, STUB_SCRATCH, STUB_START
@@ -361,10 +361,16 @@ def checksum_spans(pid: int) -> Iterator[tuple[int, int]]:
             os.close(pagemap)
 
 
-def checksum(tracee: Tracee, rsp: int, instead: Known | None = None) -> bytes:
+def checksum(
+    tracee: Tracee,
+    rsp: int,
+    instead: Known | None = None,
+    without: Collection[tuple[int, int]] = (),
+) -> bytes:
     """A 16-byte digest of all writable memory (see CHECKED_FILE); pages of zeros do not count.
 
-    `instead` has bytes, by (address, length) of their mapping, to be taken for what is there.
+    `instead` has bytes, by (address, length) of their mapping, to be taken for what is there;
+    mappings `without`, (start, end), are none of the program's.
 
     So it is the same for memory that was never touched and for memory that holds zeros, and for a
     stack that grew and one that had its size from the start.
@@ -382,6 +388,8 @@ def checksum(tracee: Tracee, rsp: int, instead: Known | None = None) -> bytes:
         dead_end - _OTHER_STACK,
     )
     for at, length in checksum_spans(tracee.pid):
+        if any(start <= at < end for start, end in without):
+            continue
         data = tracee.read_some(at, length)
         if instead:
             data = _replaced(at, data, instead)

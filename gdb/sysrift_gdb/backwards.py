@@ -23,6 +23,7 @@ from sysrift.replay.steps import (
     step,
     walk,
 )
+from sysrift.replay.stretch import Contents, Landed, Stretch, contents
 from sysrift.syscalls import NAMES
 from sysrift.trace.model import EventKind
 from sysrift_gdb.interrupts import is_interrupted
@@ -34,16 +35,50 @@ _MAPS = {
     NAMES[name]
     for name in ("mmap", "munmap", "mremap", "mprotect", "shmat", "shmdt", "remap_file_pages")
 }
+_FEW = 2000
+"""Instructions between two events that are stepped through without more ado: 20 ms."""
+_WINDOW, _LARGEST_WINDOW = 256, 1 << 16
+"""Instructions of a longer way that are stepped through at once, the last ones first."""
+_CALLS_WITHIN = 4096  # instructions, after the start of a block, in which a call may come
 _CHUNK = 20_000  # events between two looks at whether the user has had enough
 
 
 class Moment(NamedTuple):
-    """Which instruction behind event `event` is next; so much deeper in calls than now."""
+    """Which instruction behind event `event` is next: so many steps after `base` instructions; so
+    much deeper in calls than now."""
 
     event: int
+    base: int
     offset: int
     step: Step
     depth: int
+
+    @property
+    def position(self) -> int:
+        """How many instructions behind the event that is."""
+        return self.base + self.step.done
+
+
+class Skipped(NamedTuple):
+    """On from which position to look further back; whether that is out of calls made meanwhile."""
+
+    position: int
+    out_of_calls: bool
+
+
+class Seek(NamedTuple):
+    """Which of the moments before now matter; the others need not be told one by one.
+
+    Those that are not in functions called meanwhile; those where the stack pointer is not below
+    `above`; those where the watched memory is about to change.
+    """
+
+    over_calls: bool = False
+    above: int = 0
+    changes: bool = False
+
+
+_ALL = Seek()
 
 
 class Backwards:
@@ -54,29 +89,104 @@ class Backwards:
         self._engine = replay.engine
         self._watched = watched or Watched()
         self.here: Place = Place.exactly(self._engine)
+        # Where a call was entered and taken back, the registers that `syscall` overwrites are not
+        # what they are before it: the event's number tells the place.
+        self._at_event = self._stands_at_event()
+        self._known: Contents = {}
+        self._stretches: dict[int, int] = {}  # position of the end of those that are long
+        landed = replay.landed
+        if landed is not None and landed.place == self.here:
+            self._stretches[self.here.event] = landed.position
+        else:
+            self._known = contents(self._engine)
 
-    def moments(self) -> Iterator[Moment]:
-        """All moments before now, and now, the newest first. Raises TooFar, Interrupted."""
+    def moments(self, seek: Seek = _ALL) -> Iterator[Moment]:
+        """The moments before now, and now, the newest first. Raises TooFar, Interrupted."""
         depth = 0
         newer: Step | None = None
-        last, place = self.here.event - 1, self.here
+        level = 0  # the stack pointer when we were not in a call last
+        last = self.here.event - 1
+        place = None if self._at_event else self.here
         while True:
             first = self._behind(last)
-            passed = walk(
-                self._engine,
-                place if newer is None else None,
-                is_interrupted,
-                self._watched,
-            )
-            for index in reversed(range(len(passed))):
-                at = passed[index]
-                if newer is not None:
-                    depth -= nesting(at, newer)
-                yield Moment(first, index, at, depth)
-                newer = at
+            end: int | None = None  # of what is still to be looked at, where that is a long way
+            size = _WINDOW
+            passed: list[Step] = []
+            base = 0
+            try:
+                passed = self._walk_all(place)
+            except TooFar:
+                end = self._end_of_stretch(first, last + 1, place)
+            told: int | None = None  # the position down to which all is told
+            while True:
+                if end is not None:
+                    skipped = told is not None and self._skip(first, seek, end, depth, level)
+                    if skipped:
+                        end, told = skipped.position, None
+                        if skipped.out_of_calls:
+                            depth, newer = -1 if seek.above else 0, None
+                    start = max(end - size, 0)
+                    size = min(size * 4, _LARGEST_WINDOW)
+                    base, passed = self._stretch(first).walk(start, end, self._watched)
+                    if told == end:
+                        passed.pop()
+                    told = end = base
+                for index in reversed(range(len(passed))):
+                    at = passed[index]
+                    if newer is not None:
+                        depth -= nesting(at, newer)
+                    if depth <= 0:
+                        level = at.sp
+                    yield Moment(first, base, index, at, depth)
+                    newer = at
+                if not end:
+                    break
             if self._is_beginning(first):
                 return
-            last = first - 1
+            last, place = first - 1, None
+
+    def _stands_at_event(self) -> bool:
+        engine = self._engine
+        return engine.next <= engine.trace.event_count and is_at_event(engine)
+
+    def _walk_all(self, place: Place | None) -> list[Step]:
+        """All from behind an event to `place`, or to the next one. Raises TooFar soon."""
+        if place is not None and self.here.event in self._stretches:
+            raise TooFar("known to be")
+        return walk(self._engine, place, is_interrupted, self._watched, most=_FEW)
+
+    def _stretch(self, first: int) -> Stretch:
+        """What follows event `first`."""
+        return Stretch(self._engine, lambda: self._go_behind(first), is_interrupted)
+
+    def _go_behind(self, event: int) -> None:
+        self._behind(event)
+
+    def _end_of_stretch(self, first: int, event: int, place: Place | None) -> int:
+        """The position of `place`, or of the event after the stretch that follows event `first`."""
+        if event not in self._stretches:
+            stretch = self._stretch(first)
+            if place is not None:
+                self._stretches[event] = stretch.find(place, self._known)
+            else:
+                self._stretches[event] = stretch.end()
+        return self._stretches[event]
+
+    def _skip(self, first: int, seek: Seek, end: int, depth: int, level: int) -> Skipped | None:
+        """Where to look further back from, in a long stretch that was looked at down to `end`."""
+        stretch = self._stretch(first)
+        if seek.changes:
+            changed = stretch.last_change(self._watched, end)
+            return Skipped(0 if changed is None else changed[1], False)
+        above = seek.above or (level if seek.over_calls and depth > 0 else 0)
+        if not above:
+            return None
+        block = stretch.last_above(above, end)
+        if block is None:
+            return Skipped(0, False)
+        base, passed = stretch.walk(block, min(block + _CALLS_WITHIN, end), self._watched)
+        last = max((each.done for each in passed if each.sp >= above), default=0)
+        return Skipped(base + last, True)
 
     def _is_beginning(self, event: int) -> bool:
         """Whether the program began with that event: there is nothing of it before."""
@@ -91,39 +201,68 @@ class Backwards:
 
     def go_to(self, moment: Moment) -> None:
         """Go there. Raises Interrupted, ReplayError."""
-        self._behind(moment.event)
+        if moment.base:
+            self._stretch(moment.event).go_to(moment.base)
+        else:
+            self._behind(moment.event)
         step(self._engine, moment.offset)
+        if moment.position > _FEW:
+            place = Place.exactly(self._engine)
+            self._replay.landed = Landed(moment.event, moment.position, place)
 
     def stay(self) -> None:
         """Go back to where the look began."""
-        if not self._replay.go_behind(self.here.event - 1):
-            self.here.run_to(self._engine, lambda: False)
+        if self._at_event:
+            self._replay.go_to_event(self.here.event)
+        else:
+            self._replay.go_into_midst(self.here, lambda: False)
 
     # -- breakpoints ----------------------------------------------------------------------------
 
     def hits(self, addresses: Collection[int]) -> Iterator[Moment]:
         """Where instructions at these addresses were about to be executed, the newest first."""
-        last = self.here.event - 1
-        first = self._behind(last)
-        passed = walk(self._engine, self.here, is_interrupted)
-        for index in reversed(range(len(passed) - 1)):
-            if passed[index].ip in addresses:
-                yield Moment(first, index, passed[index], 0)
+        first = self._behind(self.here.event - 1)
+        yield from self._hits_within(
+            first, self.here.event, None if self._at_event else self.here, addresses, up_to=True
+        )
         if self._is_beginning(first):
             return
-        for event, count in reversed(self._hits_before(first, addresses)):
-            begun = self._behind(event - 1)
-            passed = walk(self._engine, None, is_interrupted)
-            found = [i for i, each in enumerate(passed) if each.ip in addresses]
-            if count > len(found):
-                raise ReplayError("the program does not come to that breakpoint again")
-            index = found[count - 1]
-            yield Moment(begun, index, passed[index], 0)
+        for event in reversed(self._hits_before(first, addresses)):
+            yield from self._hits_within(self._behind(event - 1), event, None, addresses)
 
-    def _hits_before(self, last: int, addresses: Collection[int]) -> deque[tuple[int, int]]:
-        """(next event, how many-th hit before it) of all hits before event `last` happens."""
+    def _hits_within(
+        self,
+        first: int,
+        event: int,
+        place: Place | None,
+        addresses: Collection[int],
+        up_to: bool = False,
+    ) -> Iterator[Moment]:
+        """Those behind event `first`, behind which the tracee stands, and before `place` or the
+        next event, which is `event`; at that, too, unless they are `up_to` it."""
+        try:
+            passed = self._walk_all(place)
+        except TooFar:
+            stretch = self._stretch(first)
+            position: int | None = self._end_of_stretch(first, event, place)
+            if not up_to:
+                position = (position or 0) + 1  # a breakpoint may be at the event itself
+            while position:
+                position = stretch.last_pass(addresses, position)
+                if position is not None:
+                    base, passed = stretch.walk(position, position, self._watched)
+                    yield Moment(first, base, len(passed) - 1, passed[-1], 0)
+            return
+        if up_to:
+            passed.pop()
+        for index in reversed(range(len(passed))):
+            if passed[index].ip in addresses:
+                yield Moment(first, 0, index, passed[index], 0)
+
+    def _hits_before(self, last: int, addresses: Collection[int]) -> deque[int]:
+        """The events up to `last` that a hit comes before, behind the event before or at it."""
         replay, engine, tracee = self._replay, self._engine, self._engine.tracee
-        found: deque[tuple[int, int]] = deque(maxlen=_MOST_HITS)
+        found: deque[int] = deque(maxlen=_MOST_HITS)
         self._behind(max(replay.trace.beginning, replay.trace.image_before(last)))
         originals: dict[int, bytes] = {}
 
@@ -151,11 +290,12 @@ class Backwards:
             if halt.reason is Reason.TRAP and registers.rip - 1 in originals:
                 registers.rip -= 1
                 tracee.set_registers(registers)
-                same = found and found[-1][0] == engine.next
-                found.append((engine.next, found[-1][1] + 1 if same else 1))
+                found.append(engine.next)
                 if not is_at_event(engine):
-                    step(engine, 1)
-                elif engine.next < last:
+                    # One is enough: what else is on the way to the event is looked for when it is
+                    # gone back to.
+                    halt = engine.advance(stop_at=engine.next)
+                if engine.next < last:
                     play_one(engine)
                 else:
                     break

@@ -23,6 +23,8 @@ from sysrift.replay.divergence import Divergence
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.place import Place, play_one
 from sysrift.replay.player import patch_at
+from sysrift.replay.steps import Interrupted
+from sysrift.replay.stretch import Landed, Stretch
 from sysrift.replay.stub import pin, prepare
 from sysrift.trace.model import Event, EventFlag, EventKind, Image
 from sysrift.trace.reader import Trace
@@ -79,6 +81,7 @@ class Replay:
         self._kept: Registers | None = None  # registers of a call shown to the user at entry
         self._exec_pending = False
         self._ended_by = 0
+        self.landed: Landed | None = None  # where a look back went last
         self.behind = 0  # the event behind which `go_behind` went
         self.diverged = False
         self.is_changed = False  # by the user: memory, registers, a function called
@@ -500,16 +503,17 @@ class Replay:
 
         Breakpoints are not stopped at on the way. Raises SysRiftError.
         """
-        self.travel(lambda: self._go_to_event(target))
+        self.travel(lambda: self.go_to_event(target))
 
     def return_to(self, place: Place) -> None:
         """Go to a place that `Place.of` told, in the same way. Raises SysRiftError."""
         if place.is_at_event:
             self.goto(place.event)
         else:
-            self.travel(lambda: self._go_into_midst(place))
+            self.travel(lambda: self.go_into_midst(place, is_interrupted))
 
-    def _go_to_event(self, target: int) -> bool:
+    def go_to_event(self, target: int) -> bool:
+        """To event `target`, in `travel`; returns whether the user interrupted it."""
         if target == 0:
             self._leave_end()
             self._begin()
@@ -517,9 +521,21 @@ class Replay:
         self._jump(target)
         return self._advance_to(target)
 
-    def _go_into_midst(self, place: Place) -> bool:
+    def go_into_midst(self, place: Place, enough: Callable[[], bool]) -> bool:
         """Behind the event before `place`, and on to it; returns whether that was interrupted."""
-        return self.go_behind(place.event - 1) or not place.run_to(self.engine, is_interrupted)
+
+        def behind() -> None:
+            if self.go_behind(place.event - 1):
+                raise Interrupted
+
+        try:
+            Stretch(self.engine, behind, enough).find(place)
+        except Interrupted:
+            return True
+        except ReplayError:
+            # By a stop at each pass, which tells more of them apart.
+            return self.go_behind(place.event - 1) or not place.run_to(self.engine, enough)
+        return False
 
     def go_behind(self, last: int) -> bool:
         """Right behind event `last`, before anything else is executed, in `travel`; returns whether

@@ -22,7 +22,7 @@ AGENT_START, AGENT_END = 0x1E1000000000, 0x1E1001000000
 """Where the agent lies in a recorded process (`agent.c`)."""
 
 COUNTER_START, COUNTER_END = 0x1E2000000000, 0x1E2001000000
-"""Where the counter lies in a replayed process, but for the caches of translated code (`counter.c`)."""
+"""Where the counter lies in a replayed process (`counter.c`); translated code lies elsewhere."""
 
 KEEP_NUMBER_MAGIC = 0x5D51F7C0DEC0FFEE
 """In r9, it lets the guard skip a call without orig_rax being -1 (see stub.S)."""

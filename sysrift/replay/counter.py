@@ -23,6 +23,7 @@ from sysrift import native
 from sysrift.errors import ReplayError
 from sysrift.image import RemoteMemory
 from sysrift.native import COUNTER_END, COUNTER_START, STUB_END, STUB_START
+from sysrift.replay.steps import TooFar
 from sysrift.tracee import BadAddress, Mapping, Registers, RemoteSyscallError, Tracee, read_maps
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import SYSCALL_STOP
@@ -47,7 +48,7 @@ _SLICE = 200_000_000
 """Instructions between two looks at whether the user has had enough: a fraction of a second."""
 
 
-class CannotCount(ReplayError):
+class CannotCount(TooFar):
     """The counter cannot be put into this process, or not run this code."""
 
 
@@ -65,7 +66,7 @@ class Counted(enum.Enum):
 class Passes(NamedTuple):
     """How often a block began at an address, and at which position the last time."""
 
-    count: int
+    times: int
     last: int
 
 
@@ -270,6 +271,32 @@ class Counter:
     def above(self) -> int | None:
         """The position of the last block at whose start the stack pointer was there."""
         return self._state.above if self._state.above >= 0 else None
+
+    def note_changes(self, address: int, length: int) -> None:
+        """Note where this memory, at most 64 bytes, is another than before (`changed`). It must be
+        there all the time. Raises BadAddress."""
+        state = self._state
+        ctypes.memmove(state.value, self._tracee.read(address, length), length)
+        state.watched, state.watched_length, state.changes = address, length, 0
+        state.seen = self.position
+        self._look_at_each_block()
+
+    @property
+    def changed(self) -> tuple[int, int] | None:
+        """Between the positions of which two blocks memory was changed the last time."""
+        state = self._state
+        return (state.changed_from, state.changed_to) if state.changes else None
+
+    @property
+    def seen(self) -> int:
+        """At which position memory was looked at the last time."""
+        seen: int = self._state.seen
+        return seen
+
+    @property
+    def value(self) -> bytes:
+        """What it was then."""
+        return bytes(self._state.value[: self._state.watched_length])
 
     def _look_at_each_block(self) -> None:
         self._state.every = 1

@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,10 @@ from sysrift.errors import ReplayError
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.moment import differing_registers, same_xsave
 from sysrift.trace.model import EventFlag, EventKind
-from sysrift.tracee import Registers
+from sysrift.tracee import Registers, Tracee
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import SYNCHRONOUS, SYSCALL_STOP
-from sysrift.tracee.registers import NO_SYSCALL
+from sysrift.tracee.registers import MASK, NO_SYSCALL
 
 _INT3 = b"\xcc"
 _PATIENCE = 60.0
@@ -43,14 +44,15 @@ class Place:
     """`event` is the number of the event that has not happened yet.
 
     In the midst between two events `registers` are `struct user_regs_struct`, and `xsave` and
-    `digest` (see `image.checksum`) the rest of the state; empty where the program stands at the
-    event itself.
+    `digest` (see `image.checksum`) the rest of the state, of which `words`, (address, value) of
+    most likely local variables, are a part; empty where the program stands at the event itself.
     """
 
     event: int
     registers: bytes = b""
     xsave: bytes = b""
     digest: bytes = b""
+    words: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def of(engine: Engine) -> Place:
@@ -69,15 +71,16 @@ class Place:
         tracee = engine.tracee
         registers = tracee.registers()
         digest = images.checksum(tracee, registers.rsp)
-        return Place(engine.next, bytes(registers), tracee.xsave(), digest)
+        words = _words(tracee, registers)
+        return Place(engine.next, bytes(registers), tracee.xsave(), digest, words)
 
     @property
     def is_at_event(self) -> bool:
         """Whether an event's number says it all."""
         return not self.registers
 
-    def is_here(self, engine: Engine) -> bool:
-        """Whether the engine's tracee stands just there."""
+    def is_here(self, engine: Engine, without: Collection[tuple[int, int]] = ()) -> bool:
+        """Whether the engine's tracee stands just there; memory `without` does not count."""
         if engine.next != self.event:
             return False
         if self.is_at_event:
@@ -86,7 +89,7 @@ class Place:
         return (
             not differing_registers(registers, Registers.from_bytes(self.registers))
             and same_xsave(engine.tracee.xsave(), self.xsave)
-            and images.checksum(engine.tracee, registers.rsp) == self.digest
+            and images.checksum(engine.tracee, registers.rsp, without=without) == self.digest
         )
 
     # -- as JSON --------------------------------------------------------------------------------
@@ -96,7 +99,11 @@ class Place:
         if self.is_at_event:
             return {"event": self.event}
         state = zlib.compress(self.registers + self.digest + self.xsave)
-        return {"event": self.event, "state": base64.b64encode(state).decode()}
+        return {
+            "event": self.event,
+            "state": base64.b64encode(state).decode(),
+            "words": [list(word) for word in self.words],
+        }
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> Place:
@@ -111,10 +118,24 @@ class Place:
             state = unpacker.decompress(base64.b64decode(packed), _MAX_STATE)
         except zlib.error:
             raise ValueError("damaged state") from None
+        words = fields.get("words", [])
+        if not isinstance(words, list) or any(
+            not isinstance(word, list)
+            or len(word) != 2
+            or not all(isinstance(number, int) and 0 <= number <= MASK for number in word)
+            for word in words
+        ):
+            raise ValueError("damaged words")
         size = len(bytes(Registers()))
         if len(state) < size + _DIGEST:
             raise ValueError("damaged state")
-        return Place(event, state[:size], state[size + _DIGEST :], state[size : size + _DIGEST])
+        return Place(
+            event,
+            state[:size],
+            state[size + _DIGEST :],
+            state[size : size + _DIGEST],
+            tuple((address, value) for address, value in words),
+        )
 
     # -- going there ----------------------------------------------------------------------------
 
@@ -161,6 +182,21 @@ class Place:
                     )
 
 
+def _words(tracee: Tracee, registers: Registers) -> tuple[tuple[int, int], ...]:
+    """Words around the stack pointer, and below the frame pointer if there is one."""
+    spans = [(registers.rsp - _RED_ZONE, registers.rsp + _FRAME)]
+    if registers.rsp + _FRAME <= registers.rbp < registers.rsp + _LARGEST_FRAME:
+        spans.append((registers.rbp - _FRAME, registers.rbp))
+    found: list[tuple[int, int]] = []
+    for start, end in spans:
+        start &= -8
+        data = tracee.read_some(start, (end - start) & -8)
+        values = struct.unpack_from(f"<{len(data) // 8}Q", data)
+        found += [(start + 8 * n, value) for n, value in enumerate(values)]
+    return tuple(found)
+
+
+_RED_ZONE, _FRAME, _LARGEST_FRAME = 128, 96, 1 << 20
 _DIGEST = 16
 _MAX_STATE = 1 << 20
 

@@ -87,6 +87,16 @@ class PointFinder:
         self._stops = 0
 
     @property
+    def registers(self) -> Registers:
+        """The registers there."""
+        return self._moment.registers
+
+    @property
+    def words(self) -> list[tuple[int, int]]:
+        """(address, value) of words of memory there, that other passes may have otherwise."""
+        return list(self._point.words)
+
+    @property
     def displaced(self) -> range:
         """The addresses of the code that a search needs as it is."""
         return range(self.site, self.site + max(len(self._point.code), 1))

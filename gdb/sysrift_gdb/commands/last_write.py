@@ -9,7 +9,7 @@ from sysrift.replay.steps import Watched
 from sysrift.views.lexer import highlight
 from sysrift.views.text import event_line
 from sysrift_gdb import console, session
-from sysrift_gdb.backwards import Backwards, Moment, look_back
+from sysrift_gdb.backwards import Backwards, Moment, Seek, look_back
 from sysrift_gdb.commands import ReplayCommand, show_position
 
 _LARGEST = 4096  # bytes that are looked at
@@ -39,7 +39,7 @@ class LastWrite(ReplayCommand):
 
         def choose(back: Backwards) -> Moment | None:
             newer: Moment | None = None
-            for moment in back.moments():
+            for moment in back.moments(Seek(changes=True)):
                 if newer is not None and moment.step.watched != newer.step.watched:
                     if moment.event != newer.event:
                         changed_by.append(newer.event)

@@ -9,7 +9,7 @@ from typing import Optional
 import gdb
 from sysrift.errors import UsageError
 from sysrift_gdb import session
-from sysrift_gdb.backwards import Backwards, Moment, look_back
+from sysrift_gdb.backwards import Backwards, Moment, Seek, look_back
 from sysrift_gdb.commands import ReplayCommand, show_position
 
 _END = "\nNo more reverse-execution history.\n"
@@ -79,7 +79,7 @@ class ReverseNexti(_Reverse):
 
     def choose(self, back: Backwards) -> Moment | None:
         """The last one before that is not in a function called meanwhile."""
-        moments = back.moments()
+        moments = back.moments(Seek(over_calls=True))
         next(moments)
         return next((moment for moment in moments if moment.depth <= 0), None)
 
@@ -93,7 +93,8 @@ class ReverseFinish(_Reverse):
 
     def choose(self, back: Backwards) -> Moment | None:
         """The call."""
-        return next((moment for moment in back.moments() if moment.depth < 0), None)
+        moments = back.moments(Seek(above=_caller_stack()))
+        return next((moment for moment in moments if moment.depth < 0), None)
 
 
 class ReverseStep(_Reverse):
@@ -108,7 +109,9 @@ class ReverseStep(_Reverse):
         """The first instruction of the run of them that are of one line."""
         chosen: Moment | None = None
         group: Group = None
-        for moment, line in _lines(back.moments(), self.into_functions):
+        for moment, line in _lines(
+            back.moments(Seek(over_calls=not self.into_functions)), self.into_functions
+        ):
             if chosen is not None and line != group:
                 break
             chosen, group = moment, line
@@ -177,6 +180,17 @@ def _lines(moments: Iterator[Moment], into_functions: bool) -> Iterator[tuple[Mo
         if line is None and moment.depth > 0:
             continue  # a function without lines is stepped over
         yield moment, None if line is None else (*line, moment.depth)
+
+
+def _caller_stack() -> int:
+    """The stack pointer before the current function was called, which it is not while that runs; 0
+    when it is not known."""
+    frame = gdb.newest_frame()
+    while frame.type() == gdb.INLINE_FRAME and frame.older() is not None:
+        frame = frame.older()
+    older = frame.older()
+    before = 0 if older is None else int(older.read_register("sp"))
+    return before if before > int(frame.read_register("sp")) else 0
 
 
 def _breakpoints() -> dict[int, list[gdb.Breakpoint]]:
