@@ -177,7 +177,7 @@ class Backwards:
         stretch = self._stretch(first)
         if seek.changes:
             changed = stretch.last_change(self._watched, end)
-            return Skipped(0 if changed is None else changed[1], False)
+            return Skipped(0 if changed is None else changed, False)
         above = seek.above or (level if seek.over_calls and depth > 0 else 0)
         if not above:
             return None

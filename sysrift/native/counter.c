@@ -57,17 +57,18 @@ struct state {
     u64 flags, resume, argument;
     s64 left; /* instructions that may be executed */
     u64 why, spare;
+    u64 stack;       /* note where the stack pointer is not below that: */
+    s64 above_left;  /* what `left` was in the last block at whose start it was so, */
+    u64 above_block; /* that block + 1, */
+    u8 value[64];    /* watched memory as it was last seen */
     u64 rip;  /* where the program is, at a stop */
     s64 most; /* instructions from the start to where `left` would be 0 */
     s64 probed;
     u64 range_count, cache_count, probe_count, word_count;
     u64 block_count, exit_count;
-    u64 every; /* look at each block */
-    u64 stack; /* ... whether the stack pointer is not below that; ... */
-    s64 above;
-    u64 watched, watched_length; /* ... whether memory has changed: seen, after so many */
-    s64 seen, changed_from, changed_to, changes;
-    u8 value[64];
+    s64 above; /* and how many instructions there were before it */
+    u64 watched, watched_length;
+    s64 changed, changes; /* the last change was at most a block's length before that */
     u64 place[16], place_flags; /* PROBE_PLACE: the registers there */
     struct word words[MAX_WORDS];
     struct probe probes[MAX_PROBES];
@@ -81,6 +82,10 @@ _Static_assert(__builtin_offsetof(struct state, argument) == ARGUMENT, "counter.
 _Static_assert(__builtin_offsetof(struct state, left) == LEFT, "counter.h");
 _Static_assert(__builtin_offsetof(struct state, why) == WHY, "counter.h");
 _Static_assert(__builtin_offsetof(struct state, spare) == SPARE, "counter.h");
+_Static_assert(__builtin_offsetof(struct state, stack) == STACK, "counter.h");
+_Static_assert(__builtin_offsetof(struct state, above_left) == ABOVE_LEFT, "counter.h");
+_Static_assert(__builtin_offsetof(struct state, above_block) == ABOVE_BLOCK, "counter.h");
+_Static_assert(__builtin_offsetof(struct state, value) == VALUE, "counter.h");
 _Static_assert(sizeof(struct state) <= 0x8000, "counter.h");
 
 struct block {
@@ -136,7 +141,14 @@ static u8 *save_rax(u8 *at) { /* movabs %rax, state.rax */
 
 static u64 hash(u64 rip) { return (rip ^ rip >> 16) & (HEADS - 1); }
 
+static void settle(struct state *s) {
+    if (s->above_block)
+        s->above = s->most - (s->above_left + BLOCKS[s->above_block - 1].count);
+    s->above_block = 0;
+}
+
 static void forget_all(struct state *s) {
+    settle(s);
     for (u64 n = 0; n < HEADS; n++) HEAD[n] = 0;
     for (u64 n = 0; n < TARGETS; n++) TARGET[n].rip = TARGET[n].code = 0;
     s->block_count = s->exit_count = 0;
@@ -197,8 +209,50 @@ static int is_probed(const struct state *s, u64 rip) {
 
 static int in_reach(s64 displacement) { return displacement == (int)displacement; }
 
+/* Whether a register has so many bytes. */
+static int has_width(u64 length) { return length == 1 || length == 2 || length == 4 || length == 8; }
+
+/* The opcode of an instruction for so many bytes of rax, which is `opcode` for four */
+static u8 *wide(u8 *at, u64 length, u8 opcode) {
+    if (length == 2) *at++ = 0x66;
+    if (length == 8) *at++ = 0x48;
+    *at++ = length == 1 ? opcode - 1 : opcode;
+    return at;
+}
+
+/* mov of ax, where the flags are, to the state, and back */
+static u8 *keep_flags(u8 *at) {
+    PUT(0x66, 0x89, 0x81);
+    return put(at, SPARE, 4);
+}
+
+static u8 *take_flags(u8 *at) {
+    PUT(0x0f, 0xb7, 0x81);
+    return put(at, SPARE, 4);
+}
+
+/* The program's flags and rcx, from ax and the state that rcx points to */
+static u8 *give_back(u8 *at) {
+    PUT(0x04, CARRY_OVERFLOW, 0x9e, 0x48, 0x8b, 0x49, 8 * RCX);
+    return at;
+}
+
+/* To the counter, with the number of the block. */
+static u8 *ask(u8 *at, const struct cache *c, u32 index, int where) {
+    *at++ = 0xb8; /* mov $index, %eax */
+    at = put(at, index, 4);
+    return jump_to(at, c->start + where * JUMP_SIZE);
+}
+
+/* Jumps at the start of a block to what is emitted behind it. */
+struct ways {
+    u8 *limit, *changed;
+};
+
 /* The code at the start of a block of `count` instructions: counts them, and looks. */
-static u8 *begin(struct cache *c, struct block *b, u8 *at, u32 index, int looked_at, u8 **limit) {
+static u8 *begin(struct state *s, struct cache *c, struct block *b, u8 *at, u32 index,
+                 struct ways *ways) {
+    int by_call = b->probe || (s->watched_length && !has_width(s->watched_length));
     at = save_rax(at);
     PUT(0x48, 0x89, 0xc8, 0x48, 0xa3); /* mov %rcx, %rax; movabs %rax, state.rcx */
     at = put(at, COUNTER_STATE + 8 * RCX, 8);
@@ -208,30 +262,60 @@ static u8 *begin(struct cache *c, struct block *b, u8 *at, u32 index, int looked
     at = put(at, LEFT, 4);
     *at++ = b->count;
     PUT(0x0f, 0x88); /* js limit */
-    *limit = at;
+    ways->limit = at;
     at += 4;
-    PUT(0x04, CARRY_OVERFLOW, 0x9e, 0x48, 0x8b, 0x49, 8 * RCX); /* add; sahf; mov state.rcx, %rcx */
-    PUT(0x48, 0xa1); /* movabs state.rax, %rax */
-    at = put(at, COUNTER_STATE, 8);
-    if (looked_at) {
-        at = save_rax(at);
-        *at++ = 0xb8;
-        at = put(at, index, 4);
-        at = jump_to(at, c->start + TO_PROBE * JUMP_SIZE);
+    if (s->stack) {
+        PUT(0x48, 0x3b, 0xa1); /* cmp stack, %rsp; jb over what follows */
+        at = put(at, STACK, 4);
+        PUT(0x72, 7 + 7 + 7 + 10 + 7);
+        at = keep_flags(at);
+        PUT(0x48, 0x8b, 0x81); /* mov left, %rax; mov %rax, above_left; movl $index + 1, above_block */
+        at = put(at, LEFT, 4);
+        PUT(0x48, 0x89, 0x81);
+        at = put(at, ABOVE_LEFT, 4);
+        PUT(0xc7, 0x81);
+        at = put(at, ABOVE_BLOCK, 4);
+        at = put(at, index + 1, 4);
+        at = take_flags(at);
+    }
+    ways->changed = 0;
+    if (!by_call && s->watched_length) {
+        at = keep_flags(at);
+        at = wide(at, s->watched_length, 0xa1); /* movabs watched, %rax; cmp value, %rax; jne changed */
+        at = put(at, s->watched, 8);
+        at = wide(at, s->watched_length, 0x3b);
+        *at++ = 0x81;
+        at = put(at, VALUE, 4);
+        at = take_flags(at);
+        PUT(0x0f, 0x85);
+        ways->changed = at;
+        at += 4;
+    }
+    at = give_back(at);
+    if (by_call) {
+        at = ask(at, c, index, TO_PROBE);
+    } else {
+        PUT(0x48, 0xa1); /* movabs state.rax, %rax */
+        at = put(at, COUNTER_STATE, 8);
     }
     b->body = (u64)at;
     return at;
 }
 
-static u8 *limited(struct cache *c, struct block *b, u8 *at, u32 index, u8 *limit) {
-    put(limit, (u64)at - (u64)(limit + 4), 4);
+/* Where the jumps from the start of the block go. */
+static u8 *other_ways(struct cache *c, struct block *b, u8 *at, u32 index, struct ways *ways) {
+    put(ways->limit, (u64)at - (u64)(ways->limit + 4), 4);
     PUT(0x48, 0x83, 0x81); /* add $count, left */
     at = put(at, LEFT, 4);
     *at++ = b->count;
-    PUT(0x04, CARRY_OVERFLOW, 0x9e, 0x48, 0x8b, 0x49, 8 * RCX);
-    *at++ = 0xb8;
-    at = put(at, index, 4);
-    return jump_to(at, c->start + TO_LIMIT * JUMP_SIZE);
+    at = give_back(at);
+    at = ask(at, c, index, TO_LIMIT);
+    if (ways->changed) {
+        put(ways->changed, (u64)at - (u64)(ways->changed + 4), 4);
+        at = give_back(at);
+        at = ask(at, c, index, TO_PROBE);
+    }
+    return at;
 }
 
 /* Translates the block at `rip`; returns 0 and why not when it cannot be. */
@@ -264,9 +348,10 @@ static struct block *translate(struct state *s, u64 rip, u32 *why) {
     u32 index = s->block_count++;
     struct block *b = &BLOCKS[index];
     int probe = is_probed(s, rip);
-    u8 *limit, *at = (u8 *)c->next;
+    struct ways ways;
+    u8 *at = (u8 *)c->next;
     *b = (struct block){.rip = rip, .code = c->next, .count = count, .cache = r[n].cache, .probe = probe};
-    at = begin(c, b, at, index, probe || s->every, &limit);
+    at = begin(s, c, b, at, index, &ways);
 
     u8 *taken = 0, *fall = 0;
     u64 target = 0;
@@ -330,7 +415,7 @@ static struct block *translate(struct state *s, u64 rip, u32 *why) {
         fall = at;
         at += 4;
     }
-    at = limited(c, b, at, index, limit);
+    at = other_ways(c, b, at, index, &ways);
     if (taken) at = way_out(s, c, at, taken, target);
     if (fall) at = way_out(s, c, at, fall, here);
     c->next = ((u64)at + 15) & -16ul;
@@ -375,20 +460,15 @@ static int is_place(const struct state *s) {
 }
 
 static void look(struct state *s, s64 now) {
-    if (s->stack && s->registers[RSP] >= s->stack) s->above = now;
-    if (s->watched_length) {
-        const u8 *memory = (const u8 *)s->watched;
-        int changed = 0;
-        for (u64 n = 0; n < s->watched_length; n++) {
-            changed |= s->value[n] ^ memory[n];
-            s->value[n] = memory[n];
-        }
-        if (changed) {
-            s->changed_from = s->seen, s->changed_to = now;
-            s->changes++;
-        }
-        s->seen = now;
+    const u8 *memory = (const u8 *)s->watched;
+    int changed = 0;
+    for (u64 n = 0; n < s->watched_length; n++) {
+        changed |= s->value[n] ^ memory[n];
+        s->value[n] = memory[n];
     }
+    if (!changed) return;
+    s->changed = now;
+    s->changes++;
 }
 
 /* At the start of a block, which is counted already; whether to stop there. */
@@ -397,7 +477,7 @@ static int probe(struct state *s, const struct block *b) {
     s->resume = b->body;
     if (now == s->probed) return 0; /* it stopped here, and goes on */
     s->probed = now;
-    if (s->every) look(s, now);
+    if (s->watched_length) look(s, now);
     if (!b->probe) return 0;
     struct probe *p = &s->probes[b->probe - 1];
     if (p->kind & PROBE_PASS) {
@@ -410,7 +490,8 @@ static int probe(struct state *s, const struct block *b) {
     return STOP_PLACE;
 }
 
-__attribute__((used)) int counter_dispatch(struct state *s) {
+/* Lets the program go on at `resume`, or says why it stops. */
+static int dispatch(struct state *s) {
     u32 why = 0;
     u64 target = s->rip;
     struct block *b;
@@ -441,4 +522,10 @@ __attribute__((used)) int counter_dispatch(struct state *s) {
     if (s->why == WHY_INDIRECT)
         TARGET[target & (TARGETS - 1)] = (struct target){target, b->code};
     return 0;
+}
+
+__attribute__((used)) int counter_dispatch(struct state *s) {
+    int why = dispatch(s);
+    if (why) settle(s);
+    return why;
 }

@@ -23,6 +23,10 @@
 #define LEFT 152
 #define WHY 160
 #define SPARE 168
+#define STACK 176
+#define ABOVE_LEFT 184
+#define ABOVE_BLOCK 192
+#define VALUE 200
 
 #define WHY_BEGIN 0
 #define WHY_EXIT 1

@@ -98,6 +98,10 @@ class _State(ctypes.LittleEndianStructure):
         ("left", ctypes.c_int64),
         ("why", ctypes.c_uint64),
         ("spare", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("above_left", ctypes.c_int64),
+        ("above_block", ctypes.c_uint64),
+        ("value", ctypes.c_uint8 * _MAX_VALUE),
         ("rip", ctypes.c_uint64),
         ("most", ctypes.c_int64),
         ("probed", ctypes.c_int64),
@@ -107,16 +111,11 @@ class _State(ctypes.LittleEndianStructure):
         ("word_count", ctypes.c_uint64),
         ("block_count", ctypes.c_uint64),
         ("exit_count", ctypes.c_uint64),
-        ("every", ctypes.c_uint64),
-        ("stack", ctypes.c_uint64),
         ("above", ctypes.c_int64),
         ("watched", ctypes.c_uint64),
         ("watched_length", ctypes.c_uint64),
-        ("seen", ctypes.c_int64),
-        ("changed_from", ctypes.c_int64),
-        ("changed_to", ctypes.c_int64),
+        ("changed", ctypes.c_int64),
         ("changes", ctypes.c_int64),
-        ("value", ctypes.c_uint8 * _MAX_VALUE),
         ("place", ctypes.c_uint64 * 16),
         ("place_flags", ctypes.c_uint64),
         ("words", _Word * _MAX_WORDS),
@@ -265,7 +264,7 @@ class Counter:
     def note_stack(self, pointer: int) -> None:
         """Note where the stack pointer was not below `pointer` the last time (`above`)."""
         self._state.stack, self._state.above = pointer, -1
-        self._look_at_each_block()
+        self._state.block_count = 0
 
     @property
     def above(self) -> int | None:
@@ -278,29 +277,17 @@ class Counter:
         state = self._state
         ctypes.memmove(state.value, self._tracee.read(address, length), length)
         state.watched, state.watched_length, state.changes = address, length, 0
-        state.seen = self.position
-        self._look_at_each_block()
+        state.block_count = 0
 
     @property
-    def changed(self) -> tuple[int, int] | None:
-        """Between the positions of which two blocks memory was changed the last time."""
-        state = self._state
-        return (state.changed_from, state.changed_to) if state.changes else None
-
-    @property
-    def seen(self) -> int:
-        """At which position memory was looked at the last time."""
-        seen: int = self._state.seen
-        return seen
+    def changed(self) -> int | None:
+        """The position before which, by a block at most, memory was changed the last time."""
+        return self._state.changed if self._state.changes else None
 
     @property
     def value(self) -> bytes:
-        """What it was then."""
+        """What it was at the start of the last block."""
         return bytes(self._state.value[: self._state.watched_length])
-
-    def _look_at_each_block(self) -> None:
-        self._state.every = 1
-        self._state.block_count = 0
 
     # -- running --------------------------------------------------------------------------------
 

@@ -135,9 +135,9 @@ class Stretch:
             self._run_to(counter, before)
             return counter.above
 
-    def last_change(self, watched: Watched, before: int) -> tuple[int, int] | None:
-        """Between which positions, up to `before`, the memory was changed last; None when it was
-        not. Raises TooFar where it cannot be read all the time."""
+    def last_change(self, watched: Watched, before: int) -> int | None:
+        """The position, up to `before`, shortly before which the memory was changed last; None when
+        it was not. Raises TooFar where it is not there all the time."""
         self._behind()
         tracee = self._engine.tracee
         with Counter.put(tracee) as counter:
@@ -148,11 +148,9 @@ class Stretch:
             self._run_to(counter, before)
             changed, position = counter.changed, counter.position
             if tracee.read(watched.address, watched.length) != counter.value:
-                changed = max(counter.seen, 0), position
-        for each in walk(self._engine, None, self._enough, watched, count=before - position):
-            if each.watched != tracee.read(watched.address, watched.length):
-                return position, before
-        return changed
+                changed = position
+        rest = walk(self._engine, None, self._enough, watched, count=before - position)
+        return before if rest[0].watched != rest[-1].watched else changed
 
     def last_pass(self, addresses: Collection[int], before: int) -> int | None:
         """The position before `before` where the program came to one of the addresses last."""

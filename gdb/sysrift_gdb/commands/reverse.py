@@ -185,11 +185,13 @@ def _lines(moments: Iterator[Moment], into_functions: bool) -> Iterator[tuple[Mo
 def _caller_stack() -> int:
     """The stack pointer before the current function was called, which it is not while that runs; 0
     when it is not known."""
-    frame = gdb.newest_frame()
-    while frame.type() == gdb.INLINE_FRAME and frame.older() is not None:
+    frame: gdb.Frame | None = gdb.newest_frame()
+    while frame is not None and frame.type() == gdb.INLINE_FRAME:
         frame = frame.older()
-    older = frame.older()
-    before = 0 if older is None else int(older.read_register("sp"))
+    older = frame.older() if frame is not None else None
+    if frame is None or older is None:
+        return 0
+    before = int(older.read_register("sp"))
     return before if before > int(frame.read_register("sp")) else 0
 
 
