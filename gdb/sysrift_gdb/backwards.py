@@ -93,6 +93,7 @@ class Backwards:
         # what they are before it: the event's number tells the place.
         self._at_event = self._stands_at_event()
         self._known: Contents = {}
+        self._nexts: dict[int, int] = {}  # the events after those behind which one has gone
         self._stretches: dict[int, int] = {}  # position of the end of those that are long
         landed = replay.landed
         if landed is not None and landed.place == self.here:
@@ -156,8 +157,12 @@ class Backwards:
         return walk(self._engine, place, is_interrupted, self._watched, most=_FEW)
 
     def _stretch(self, first: int) -> Stretch:
-        """What follows event `first`."""
-        return Stretch(self._engine, lambda: self._go_behind(first), is_interrupted)
+        """What follows event `first`, behind which one can go, or has gone."""
+        event = self._nexts[first]
+        return Stretch(
+            self._engine, event, lambda: self._go_behind(first), is_interrupted,
+            self._replay.checkpoints,
+        )  # fmt: skip
 
     def _go_behind(self, event: int) -> None:
         self._behind(event)
@@ -197,6 +202,7 @@ class Backwards:
         """Go behind event `last`; returns the number of the event that was played for that."""
         if self._replay.go_behind(last):
             raise Interrupted
+        self._nexts[self._replay.behind] = self._engine.next
         return self._replay.behind
 
     def go_to(self, moment: Moment) -> None:

@@ -529,7 +529,7 @@ class Replay:
                 raise Interrupted
 
         try:
-            Stretch(self.engine, behind, enough).find(place)
+            Stretch(self.engine, place.event, behind, enough, self.checkpoints).find(place)
         except Interrupted:
             return True
         except ReplayError:

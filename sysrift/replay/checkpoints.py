@@ -31,6 +31,7 @@ INTERVAL = 0.25
 _STUB = range(STUB_START, STUB_END)
 _LARGEST_COPIES = 16 << 20  # bytes: they are kept whole in each checkpoint
 _MEMFD = "/memfd:"
+_MOST_WITHIN = 4  # checkpoints in the midst between two events
 
 _COST = 10  # a checkpoint is taken no sooner than after this many times what the last one took
 
@@ -105,6 +106,7 @@ class Checkpoints:
         self.interval = interval
         self._engine = engine
         self._all: list[Checkpoint] = []
+        self._within: list[tuple[int, Checkpoint]] = []  # and their positions, the newest last
         self._pages: dict[bytes, bytes] = {}
         self._due = time.monotonic() + interval
 
@@ -139,13 +141,25 @@ class Checkpoints:
             return False
         if engine.trace.event(engine.next).flags & EventFlag.IN_CODE:
             return False
+        checkpoint = self._capture()
+        if checkpoint is None:
+            return False
+        self._all.append(checkpoint)
+        self._all.sort(key=lambda checkpoint: checkpoint.next)
+        while self.size > self.budget and self._all:
+            self._thin_out()
+        return True
+
+    def _capture(self) -> Checkpoint | None:
+        """The process as it is; None when it cannot be kept."""
+        engine = self._engine
         if engine.source.size_of_copies > _LARGEST_COPIES or not _has_plain_memory(
             engine.tracee.pid
         ):
-            return False
+            return None
         kept = engine.keep()
         if kept is None:
-            return False
+            return None
         keys: list[bytes] = []
 
         def add(data: bytes) -> int:
@@ -170,18 +184,14 @@ class Checkpoints:
             )
         except (_Unkeepable, OSError):
             self._drop_unused()
-            return False
+            return None
         image = replace(
             image,
             mm=(*image.mm[:5], kept.brk, *image.mm[6:]),
             mappings=tuple(m for m in image.mappings if m.start not in _STUB),
         )
         copies = engine.source.keep_copies()
-        self._all.append(Checkpoint(engine.next, image, kept, tuple(keys), copies))
-        self._all.sort(key=lambda checkpoint: checkpoint.next)
-        while self.size > self.budget and self._all:
-            self._thin_out()
-        return True
+        return Checkpoint(engine.next, image, kept, tuple(keys), copies)
 
     def last_before(self, event: int) -> int:
         """The event, at most `event`, of the last checkpoint up to there; 0 when there is none."""
@@ -192,7 +202,9 @@ class Checkpoints:
 
         Raises RemoteSyscallError, OSError or BadAddress when the kernel does not allow it.
         """
-        checkpoint = next(c for c in self._all if c.next == event)
+        self._restore(next(c for c in self._all if c.next == event))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         engine = self._engine
         copies = engine.source.put_back_copies(checkpoint.copies)
         blocks = [self._pages[key] for key in checkpoint.pages]
@@ -200,11 +212,39 @@ class Checkpoints:
         engine.put_back(checkpoint.kept)
         self._due = time.monotonic() + self.interval
 
+    # -- in the midst between two events ------------------------------------------------------
+
+    def take_within(self, position: int) -> None:
+        """Take a checkpoint here, so many instructions behind an event, if that can be. Only the
+        last few are kept. Nothing of a debugger's, and no counter, is in the process."""
+        checkpoint = self._capture() if self.budget else None
+        if checkpoint is None:
+            return
+        self._within.append((position, checkpoint))
+        while len(self._within) > 1 and (
+            len(self._within) > _MOST_WITHIN or self.size > self.budget
+        ):
+            close_copies(self._within.pop(0)[1].copies)
+            self._drop_unused()
+
+    def within(self, event: int, position: int) -> list[int]:
+        """The positions, at most `position`, of checkpoints between event `event` - 1 and that."""
+        return sorted(
+            at for at, checkpoint in self._within if checkpoint.next == event and at <= position
+        )
+
+    def restore_within(self, event: int, position: int) -> None:
+        """Put process and engine back to such a checkpoint. Raises what `restore` does."""
+        self._restore(
+            next(c for at, c in self._within if c.next == event and at == position)
+        )  # fmt: skip
+
     def close(self) -> None:
         """Let go of all."""
-        for checkpoint in self._all:
+        for checkpoint in [*self._all, *(checkpoint for _, checkpoint in self._within)]:
             close_copies(checkpoint.copies)
         self._all.clear()
+        self._within.clear()
         self._pages.clear()
 
     def _thin_out(self) -> None:
@@ -218,7 +258,8 @@ class Checkpoints:
         self._drop_unused()
 
     def _drop_unused(self) -> None:
-        used = {key for checkpoint in self._all for key in checkpoint.pages}
+        kept = [*self._all, *(checkpoint for _, checkpoint in self._within)]
+        used = {key for checkpoint in kept for key in checkpoint.pages}
         self._pages = {key: page for key, page in self._pages.items() if key in used}
 
 
