@@ -75,6 +75,11 @@ static int immediate_two(u8 op) {
                : IMM_NONE;
 }
 
+static int is_prefix(u8 op) {
+    return op == 0x26 || op == 0x2e || op == 0x36 || op == 0x3e || (op >= 0x64 && op <= 0x67) ||
+           op == 0xf0 || op == 0xf2 || op == 0xf3;
+}
+
 /* What the instruction at `code` is, of which `limit` bytes can be read; 0 when it does not end
    within them. Where it says FLOW_UNKNOWN the length means nothing. */
 static int decode(const u8 *code, u64 limit, struct instruction *i) {
@@ -91,14 +96,14 @@ static int decode(const u8 *code, u64 limit, struct instruction *i) {
         else if (op == 0x67) address32 = 1;
         else if (op == 0xf2 || op == 0xf3) repeat = op;
         else if (op == 0xf0) lock = 1;
-        else if (op != 0x26 && op != 0x2e && op != 0x36 && op != 0x3e && op != 0x64 && op != 0x65)
-            break;
+        else if (!is_prefix(op)) break;
     }
     if ((op & 0xf0) == 0x40) {
         i->rex = op;
         i->legacy_rex_at = at++;
         if (at >= limit) return 0;
         op = code[at];
+        if ((op & 0xf0) == 0x40 || is_prefix(op)) i->flow = FLOW_UNKNOWN; /* a REX that is ignored */
     }
     if (op == 0xc5 || op == 0xc4 || op == 0x62 || (op == 0x8f && at + 1 < limit && (code[at + 1] & 0x1f) >= 8)) {
         if (at + 3 >= limit && op != 0xc5) return 0;
@@ -188,7 +193,8 @@ static int decode(const u8 *code, u64 limit, struct instruction *i) {
         if (i->flow > FLOW_NEXT && i->flow <= FLOW_RET && operand16 && !wide)
             i->flow = FLOW_UNKNOWN; /* AMD takes it for 16 bits, Intel ignores the prefix */
     } else if (i->map == 1) {
-        if (op >= 0x80 && op <= 0x8f) i->flow = operand16 && !wide ? FLOW_UNKNOWN : FLOW_JCC;
+        if (op >= 0x20 && op <= 0x23) i->flow = FLOW_UNKNOWN; /* mov of control registers: the kernel's */
+        else if (op >= 0x80 && op <= 0x8f) i->flow = operand16 && !wide ? FLOW_UNKNOWN : FLOW_JCC;
         else if (op == 0x05 || op == 0x34 || op == 0x35 || op == 0x07 || op == 0x0b || op == 0xb9 ||
                  op == 0xff || op == 0x31 || op == 0x33 || op == 0xaa ||
                  (op == 0x01 && mod == 3 && (reg == 7 || reg == 0 || reg == 3)))
