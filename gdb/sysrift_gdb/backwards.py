@@ -2,7 +2,8 @@
 """Going back in a replay: the instructions before now, newest first, and a way to any of them.
 
 Within the stretch since the last event instructions are stepped through again, and their order is
-looked at; what lies before that event is stepped through only when it is asked for.
+looked at; of a long one, the last of them. What lies before that event is stepped through only when
+it is asked for.
 """
 
 from __future__ import annotations
@@ -110,14 +111,8 @@ class Backwards:
         place = None if self._at_event else self.here
         while True:
             first = self._behind(last)
-            end: int | None = None  # of what is still to be looked at, where that is a long way
-            size = _WINDOW
-            passed: list[Step] = []
-            base = 0
-            try:
-                passed = self._walk_all(place)
-            except TooFar:
-                end = self._end_of_stretch(first, last + 1, place)
+            size, base = _WINDOW, 0
+            passed, end = self._passed(first, last + 1, place)
             told: int | None = None  # the position down to which all is told
             while True:
                 if end is not None:
@@ -150,11 +145,24 @@ class Backwards:
         engine = self._engine
         return engine.next <= engine.trace.event_count and is_at_event(engine)
 
-    def _walk_all(self, place: Place | None) -> list[Step]:
-        """All from behind an event to `place`, or to the next one. Raises TooFar soon."""
-        if place is not None and self.here.event in self._stretches:
-            raise TooFar("known to be")
-        return walk(self._engine, place, is_interrupted, self._watched, most=_FEW)
+    def _passed(self, first: int, event: int, place: Place | None) -> tuple[list[Step], int | None]:
+        """All from behind event `first`, where the tracee stands, to `place`, or to the next event,
+        which is `event`; or, of a long way, the position of its end instead."""
+        if event not in self._stretches:
+            try:
+                return walk(self._engine, place, is_interrupted, self._watched, most=_FEW), None
+            except TooFar:
+                pass
+            try:
+                stretch = self._stretch(first)
+                self._stretches[event] = (
+                    stretch.end() if place is None else stretch.find(place, self._known)
+                )
+            except TooFar:
+                # What cannot be counted can still be stepped through, if it is not too much.
+                self._behind(first)
+                return walk(self._engine, place, is_interrupted, self._watched), None
+        return [], self._stretches[event]
 
     def _stretch(self, first: int) -> Stretch:
         """What follows event `first`, behind which one can go, or has gone."""
@@ -166,16 +174,6 @@ class Backwards:
 
     def _go_behind(self, event: int) -> None:
         self._behind(event)
-
-    def _end_of_stretch(self, first: int, event: int, place: Place | None) -> int:
-        """The position of `place`, or of the event after the stretch that follows event `first`."""
-        if event not in self._stretches:
-            stretch = self._stretch(first)
-            if place is not None:
-                self._stretches[event] = stretch.find(place, self._known)
-            else:
-                self._stretches[event] = stretch.end()
-        return self._stretches[event]
 
     def _skip(self, first: int, seek: Seek, end: int, depth: int, level: int) -> Skipped | None:
         """Where to look further back from, in a long stretch that was looked at down to `end`."""
@@ -246,24 +244,26 @@ class Backwards:
     ) -> Iterator[Moment]:
         """Those behind event `first`, behind which the tracee stands, and before `place` or the
         next event, which is `event`; at that, too, unless they are `up_to` it."""
-        try:
-            passed = self._walk_all(place)
-        except TooFar:
+        passed, end = self._passed(first, event, place)
+        if end is not None:
             stretch = self._stretch(first)
-            position: int | None = self._end_of_stretch(first, event, place)
-            if not up_to:
-                position = (position or 0) + 1  # a breakpoint may be at the event itself
+            position: int | None = end
+            if not up_to and stretch.walk(end, end, self._watched)[1][-1].ip in addresses:
+                yield self._moment_at(first, stretch, end)
             while position:
                 position = stretch.last_pass(addresses, position)
                 if position is not None:
-                    base, passed = stretch.walk(position, position, self._watched)
-                    yield Moment(first, base, len(passed) - 1, passed[-1], 0)
+                    yield self._moment_at(first, stretch, position)
             return
         if up_to:
             passed.pop()
         for index in reversed(range(len(passed))):
             if passed[index].ip in addresses:
                 yield Moment(first, 0, index, passed[index], 0)
+
+    def _moment_at(self, first: int, stretch: Stretch, position: int) -> Moment:
+        base, passed = stretch.walk(position, position, self._watched)
+        return Moment(first, base, len(passed) - 1, passed[-1], 0)
 
     def _hits_before(self, last: int, addresses: Collection[int]) -> deque[int]:
         """The events up to `last` that a hit comes before, behind the event before or at it."""

@@ -19,8 +19,9 @@ class LastWrite(ReplayCommand):
     """Go back to what changed a variable last: sysrift-last-write EXPRESSION
 
     The program stands right before the instruction that changed the memory of EXPRESSION, or before
-    the system call whose result did. Instructions are stepped through for that, some 30000 a
-    second: Ctrl-C ends a search that takes too long. sysrift-back goes back to where you were.
+    the system call whose result did. All since the recording began is looked through for that, the
+    newest first: Ctrl-C ends a search that takes too long. sysrift-back goes back to where you
+    were.
     sysrift-who is the same."""
 
     name = "sysrift-last-write"
