@@ -18,6 +18,7 @@ SITES, SITE_COUNT = AGENT_START + 0x8000, 0x400
 CONTROL = AGENT_START + 0x10000
 STACK_TOP = AGENT_START + 0x18000
 RANGES, RANGE_COUNT = AGENT_START + 0x1A000, 1024
+DESCRIPTORS, DESCRIPTOR_COUNT = AGENT_START + 0x1E000, 4096
 ROWS, ROW_SIZE, ROW_COUNT = AGENT_START + 0x20000, 256, 512
 SITE_TABLE = AGENT_START + 0x80000  # a replay's, up to RECORDS
 RECORDS, MAX_RECORDS = AGENT_START + 0x100000, 16384
@@ -31,6 +32,8 @@ SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumera
 
 DESCRIPTOR = struct.Struct("<4Q")
 RANGE = struct.Struct("<QQ")
+OWN = struct.Struct("<QQ")
+"""(start, end) of memory that the agent has mapped; behind the control page's fields."""
 
 
 class _ControlPage(ctypes.LittleEndianStructure):

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import enum
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from sysrift.agent.code import ROW_COUNT, ROW_SIZE, ROWS
 from sysrift.syscalls import Row, lookup
@@ -14,6 +16,8 @@ from sysrift.syscalls.variants import Variants
 from sysrift.tracee.inputs import SHOWN
 
 _ROW = struct.Struct("<BBB5x")
+_GUARD = struct.Struct("<BBxH")
+_GUARD_AT = 3  # offsetof(struct row, guard)
 _ITEM = struct.Struct("<8B6I")
 _MOST_ITEMS = 7
 
@@ -47,6 +51,37 @@ Pack = Callable[[Row, Plan, int | None], bytes | None]
 the tracer."""
 
 
+class GuardKind(enum.IntEnum):
+    """What a guard asks of its argument, an int."""
+
+    WITHOUT = 1  # these bits
+    OTHER = 2  # than this number, or the next argument is NULL
+    UNMAPPED = 3  # a descriptor, of what is known not to be mapped (`code.DESCRIPTORS`)
+    CLOSES = 4  # anything; a descriptor that is something else afterwards
+    NEVER = -1  # the call is the tracer's, whatever its arguments
+
+
+class Guard(NamedTuple):
+    """What one argument of a call must be for the agent to make the call by itself."""
+
+    kind: GuardKind
+    argument: int = 0
+    value: int = 0
+
+    def allows(self, args: tuple[int, ...]) -> bool:
+        """Whether a call with these arguments may be the agent's, as far as they alone tell."""
+        argument = args[self.argument] & 0xFFFFFFFF
+        if self.kind is GuardKind.WITHOUT:
+            return not argument & self.value
+        if self.kind is GuardKind.OTHER:
+            return argument != self.value or not args[self.argument + 1]
+        return True
+
+
+Guards = Mapping[int, Guard]
+"""Guards by system call number."""
+
+
 class Rows:
     """The rows that one process's agent has. `write` puts bytes into the process."""
 
@@ -56,14 +91,14 @@ class Rows:
         self._known: set[int] = set()
         self._commands: dict[int, dict[int, int]] = {}
         self._next = ROW_COUNT
-        self._left_out: frozenset[int] = frozenset()
+        self._guards: Guards = {}
 
     def copy(self, write: Callable[[int, bytes], None]) -> Rows:
         """What a forked process has."""
         other = Rows(write, self._pack)
         other._known = set(self._known)
         other._commands = {nr: dict(rows) for nr, rows in self._commands.items()}
-        other._next, other._left_out = self._next, self._left_out
+        other._next, other._guards = self._next, self._guards
         return other
 
     def has(self, nr: int, args: tuple[int, ...]) -> bool:
@@ -79,13 +114,18 @@ class Rows:
         if nr in self._known and nr not in self._commands:
             return True
         row = lookup(nr)
-        if row is None or nr in self._left_out or not 0 <= nr < ROW_COUNT:
+        guard = self._guards.get(nr)
+        if row is None or not 0 <= nr < ROW_COUNT:
+            return False
+        if guard is not None and guard.kind is GuardKind.NEVER:
             return False
         plan = row.plan
         if isinstance(plan, Plan):
             packed = self._pack(row, plan, None)
             if packed is None:
                 return False
+            if guard is not None:
+                packed = _with_guard(packed, guard)
             self._write(ROWS + nr * ROW_SIZE, packed)
             self._known.add(nr)
             return True
@@ -112,15 +152,25 @@ class Rows:
         self._known.add(row.nr)
         return True
 
-    def leave_out(self, numbers: frozenset[int]) -> None:
-        """From now on these calls are the tracer's, and no others that were."""
-        if numbers == self._left_out:
+    def guard(self, guards: Guards) -> None:
+        """From now on these are the guards, and no others that were. (There are none for one of a
+        call's commands.)"""
+        if guards is self._guards or guards == self._guards:
             return
-        self._left_out = numbers
-        for nr in self._known & numbers:
+        changed = {nr for nr in self._known if guards.get(nr) != self._guards.get(nr)}
+        self._guards = guards
+        for nr in changed:
             self._write(ROWS + nr * ROW_SIZE, bytes(ROW_SIZE))
             self._commands.pop(nr, None)
-        self._known -= numbers
+        self._known -= changed
+
+    def leave_out(self, numbers: frozenset[int]) -> None:
+        """From now on these calls are the tracer's, and no others."""
+        self.guard({nr: Guard(GuardKind.NEVER) for nr in numbers})
+
+    def guard_of(self, nr: int) -> Guard | None:
+        """The guard of a call, if it has one."""
+        return self._guards.get(nr)
 
 
 def packed(row: Row, plan: Plan, maps: bool = False) -> bytes | None:
@@ -144,6 +194,11 @@ def packed(row: Row, plan: Plan, maps: bool = False) -> bytes | None:
     flags |= _VALID | (_BLOCKS if row.blocks else 0) | (_PATH if strings else 0)
     head = _ROW.pack(flags, len(items), len(row.arguments))
     return (head + b"".join(items)).ljust(ROW_SIZE, b"\0")
+
+
+def _with_guard(row: bytes, guard: Guard) -> bytes:
+    fields = _GUARD.pack(guard.kind, guard.argument, guard.value)
+    return row[:_GUARD_AT] + fields + row[_GUARD_AT + _GUARD.size :]
 
 
 def packed_inputs(row: Row, plan: Plan) -> bytes | None:

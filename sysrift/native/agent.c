@@ -55,9 +55,11 @@ _Static_assert(__builtin_offsetof(struct control, resume) == 16, "agent.ld");
 #define RECORDS ((struct record *)AGENT_RECORDS)
 #define SEGMENTS ((struct segment *)AGENT_SEGMENTS)
 #define PAYLOAD ((u8 *)AGENT_PAYLOAD)
+#define DESCRIPTORS ((u8 *)AGENT_DESCRIPTORS)
 
 extern s64 agent_call(struct registers *, volatile u32 *);
 extern void agent_time(s64 *);
+extern u64 agent_break(void);
 
 static int handover(u32 reason) {
     CONTROL->reason = reason;
@@ -85,8 +87,18 @@ static u64 known(u64 address, int writable) {
     return end - address;
 }
 
+/* Whether the recorder has to see this call, by one of its arguments (an int). */
+static int is_refused(const struct row *row, const u64 *args) {
+    u32 argument = args[row->guarded];
+    if (row->guard == GUARD_WITHOUT) return argument & row->guard_value;
+    if (row->guard == GUARD_OTHER) return argument == row->guard_value && args[row->guarded + 1];
+    if (row->guard == GUARD_UNMAPPED) return argument >= MAX_DESCRIPTORS || !DESCRIPTORS[argument];
+    if (row->guard == GUARD_CLOSES && argument < MAX_DESCRIPTORS) DESCRIPTORS[argument] = 0;
+    return 0;
+}
+
 /* Anonymous private memory comes and goes without the recorder, which allocators do much. */
-enum { NR_MMAP = 9, NR_MUNMAP = 11, PROT_READ_WRITE = 3 };
+enum { NR_MMAP = 9, NR_MUNMAP = 11, NR_BRK = 12, PROT_READ_WRITE = 3 };
 enum { MAP_PLAIN = 0x22, MAP_HARMLESS = 0x24000 }; /* PRIVATE ANONYMOUS; NORESERVE, STACK */
 
 static u64 whole_pages(u64 length) {
@@ -98,6 +110,7 @@ static int is_plain_mapping(u64 nr, const u64 *args) {
     if (nr == NR_MMAP)
         return !args[0] && args[2] == PROT_READ_WRITE && (args[3] & ~MAP_HARMLESS) == MAP_PLAIN &&
                c->owned < MAX_OWN && c->ranges < MAX_RANGES;
+    if (nr == NR_BRK) return c->ranges < MAX_RANGES;
     for (u32 i = 0; i < c->owned; i++)
         if (args[0] == c->own[i].start && args[0] + whole_pages(args[1]) == c->own[i].end)
             return c->ranges < MAX_RANGES;
@@ -111,13 +124,17 @@ static void insert_range(u32 at, u64 start, u64 end) {
 }
 
 static void note_mapped(u64 start, u64 end) {
-    struct control *c = CONTROL;
     u32 at = 0;
-    while (at < c->ranges && RANGES[at].start < start) at++;
+    while (at < CONTROL->ranges && RANGES[at].start < start) at++;
     insert_range(at, start, end | 1);
+    CONTROL->remapped++;
+}
+
+static void note_owned(u64 start, u64 end) {
+    struct control *c = CONTROL;
+    note_mapped(start, end);
     c->own[c->owned].start = start;
     c->own[c->owned++].end = end;
-    c->remapped++;
 }
 
 static void note_unmapped(u64 start, u64 end) {
@@ -213,7 +230,9 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         row = &ROWS[commands->each[i].row];
     }
     if (c->records >= MAX_RECORDS || c->segments + 2 * MAX_IOVEC + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
+    if (row->guard && is_refused(row, args)) return handover(REASON_ROW);
     if (row->flags & ROW_MAPS && !is_plain_mapping(r->rax, args)) return handover(REASON_ROW);
+    u64 heap_end = row->flags & ROW_MAPS && r->rax == NR_BRK ? whole_pages(agent_break()) : 0;
     part.segments = c->segments;
     part.payload = c->payload;
 
@@ -311,8 +330,12 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     if (row->flags & ROW_MAPS && outcome == SUCCESS) {
         u64 length = whole_pages(args[1]);
         if (r->rax == NR_MMAP)
-            note_mapped(result, result + length);
-        else
+            note_owned(result, result + length);
+        else if (r->rax == NR_BRK) {
+            u64 end = whole_pages(result);
+            if (end > heap_end) note_mapped(heap_end, end);
+            if (end < heap_end) note_unmapped(end, heap_end);
+        } else
             note_unmapped(args[0], args[0] + length);
     }
     for (int i = 0; i < row->count; i++) {

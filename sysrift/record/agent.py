@@ -11,7 +11,7 @@ from sysrift.agent.code import Code, Control, agent_code
 from sysrift.agent.rows import Rows
 from sysrift.agent.sites import Site, Sites
 from sysrift.native import AGENT_END, AGENT_START
-from sysrift.record.agent_calls import recorded_row
+from sysrift.record.agent_calls import GUARDS, recorded_row
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.codec import RECORD, SEGMENT
 from sysrift.trace.writer import TraceWriter
@@ -44,6 +44,7 @@ class Agent:
         self.remapped = 0
         """How often the agent has mapped or unmapped memory."""
         self.rows = Rows(tracee.write_own, recorded_row)
+        self.rows.guard(GUARDS)
         self._dispatching = False
         sites.remote_syscall = self.remote_syscall
 
@@ -116,6 +117,22 @@ class Agent:
             if dispatching:
                 self.dispatch(True)
 
+    # -- descriptors ----------------------------------------------------------------------------
+
+    def knows_descriptor(self, number: int) -> bool:
+        """Whether the agent knows that what a descriptor writes to is not mapped."""
+        if number >= at.DESCRIPTOR_COUNT:
+            return False
+        return self.tracee.read_own(at.DESCRIPTORS + number, 1) != b"\0"
+
+    def tell_descriptor(self, number: int) -> None:
+        """What this one writes to is not mapped. The agent forgets it when it is closed."""
+        self.tracee.write_own(at.DESCRIPTORS + number, b"\1")
+
+    def forget_descriptors(self) -> None:
+        """Any file may be mapped, or any descriptor another one."""
+        self.tracee.write_own(at.DESCRIPTORS, bytes(at.DESCRIPTOR_COUNT))
+
     # -- events ---------------------------------------------------------------------------------
 
     def take(self, writer: TraceWriter) -> int:
@@ -184,7 +201,7 @@ class Agent:
 
     def memory_changed(self, start: int, end: int) -> None:
         """Something was unmapped, or mapped anew, or protected."""
-        self.set("owned", 0)
+        self._keep_owned(start, end)
         if self._maps_are_old:
             # The agent has mapped memory by itself: what is known here is old.
             self.look_at_memory()
@@ -193,6 +210,18 @@ class Agent:
         if len(kept) < len(self._maps):
             self._maps = kept
             self._tell_ranges()
+
+    def _keep_owned(self, start: int, end: int) -> None:
+        """What the agent has mapped there is its own to unmap no more."""
+        count = self.last.owned
+        if count:
+            address = at.CONTROL + ctypes.sizeof(Control)
+            owned = at.OWN.iter_unpack(self.tracee.read_own(address, count * at.OWN.size))
+            kept = [own for own in owned if own[1] <= start or end <= own[0]]
+            if len(kept) < count:
+                self.tracee.write_own(address, b"".join(at.OWN.pack(*own) for own in kept))
+                self.set("owned", len(kept))
+                self.last.owned = len(kept)
 
     def forget_memory(self) -> None:
         """Anything may have changed."""

@@ -24,11 +24,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sysrift.agent import code as at
+from sysrift.agent.rows import GuardKind
 from sysrift.agent.sites import Site
 from sysrift.native import AGENT_END, AGENT_START
 from sysrift.record.agent import Agent
+from sysrift.record.agent_calls import GUARDS, GUARDS_OF_MAPPED_FILES
 from sysrift.record.call import Call
-from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
 from sysrift.record.special import CLONE_UNTRACED, clone_flags, whole_pages
 from sysrift.syscalls import NAMES, ReplayClass, lookup
@@ -50,9 +51,9 @@ _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
 _REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
-_WRITERS = frozenset(WRITERS)
+_DESCRIPTOR_CALLS = {NAMES["close"], NAMES["dup2"], NAMES["dup3"], NAMES["close_range"]}
+_CLONE_FILES = 0x400
 _STOPS_INSIDE = 64  # that leaving the agent takes at most
-_NONE: frozenset[int] = frozenset()
 
 
 class FastPath:
@@ -66,6 +67,9 @@ class FastPath:
         self._lifted: Site | None = None
         self._attention = False
         self._lent = False
+        self._files_added = 0  # `MappedFiles.added` when the agent's descriptors were last told
+        self._shares_descriptors = False
+        """Whether another process may close this one's descriptors (clone(2), CLONE_FILES)."""
 
     @classmethod
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
@@ -97,6 +101,11 @@ class FastPath:
         """What a forked process of this one has, at its first stop."""
         fast = FastPath(child, self.agent.copy(child.tracee, child.id))
         fast._attention = True  # perhaps: it has a copy of its parent's control page
+        fast._files_added = self._files_added
+        fast._shares_descriptors = self._shares_descriptors
+        call = self._recorder.call
+        if call is not None:
+            fast._note_clone(call.nr, call.args)
         fast.ask(False)
         fast.agent.dispatch(True)
         return fast
@@ -122,7 +131,7 @@ class FastPath:
             return False
         finally:
             if self.agent.remapped != before:
-                self._recorder.reached.writable.forget()
+                self._recorder.reached.mappings_changed()
 
     def ask(self, wanted: bool) -> None:
         """Have the agent stop at the next boundary, or not."""
@@ -144,7 +153,10 @@ class FastPath:
         files = self._recorder.mapped_files
         if files:
             files.prune(self._recorder.tracee)
-        self.agent.rows.leave_out(_WRITERS if files else _NONE)
+        if files and self._files_added != files.added:
+            self.agent.forget_descriptors()
+        self._files_added = files.added
+        self.agent.rows.guard(GUARDS_OF_MAPPED_FILES if files else GUARDS)
 
     # -- stops ----------------------------------------------------------------------------------
 
@@ -257,7 +269,7 @@ class FastPath:
             self.leave()
             recorder.resume()
             return
-        if arch != pt.AUDIT_ARCH_X86_64 or not agent.rows.give(nr, registers.arguments):
+        if arch != pt.AUDIT_ARCH_X86_64 or not self._gives(nr, registers.arguments):
             self._follow(registers, address)
             return
         site = agent.call(address)
@@ -267,6 +279,32 @@ class FastPath:
         self._direct(registers, site)
         recorder.adopt_held_signals()
         recorder.go_on()
+
+    def _gives(self, nr: int, args: tuple[int, ...]) -> bool:
+        """Let the agent have what it needs for a call; False: the recorder has to see it."""
+        if not self.agent.rows.give(nr, args):
+            return False
+        guard = self.agent.rows.guard_of(nr)
+        if guard is None or guard.kind is not GuardKind.UNMAPPED:
+            return guard is None or guard.allows(args)
+        return self._learns(nr, args) or self.agent.knows_descriptor(
+            args[guard.argument] & 0xFFFFFFFF
+        )
+
+    def _learns(self, nr: int, args: tuple[int, ...]) -> bool:
+        """Whether the agent could be told something new, so that it can make a call that writes to
+        a descriptor: that it is none of a mapped file."""
+        guard = self.agent.rows.guard_of(nr)
+        if guard is None or guard.kind is not GuardKind.UNMAPPED or self._shares_descriptors:
+            return False
+        number = args[guard.argument] & 0xFFFFFFFF
+        if number >= at.DESCRIPTOR_COUNT or self.agent.knows_descriptor(number):
+            return False
+        recorder = self._recorder
+        if recorder.mapped_files.changed_by(recorder.tracee, number):
+            return False
+        self.agent.tell_descriptor(number)
+        return True
 
     def _direct(self, registers: Registers, site: Site) -> None:
         """Have the program, which stands at a site, come to the agent."""
@@ -339,6 +377,9 @@ class FastPath:
         elif recorder.shared or recorder.filtered or recorder.reached.memory_opened:
             self.leave()
         else:
+            if nr in _DESCRIPTOR_CALLS:
+                self.agent.forget_descriptors()
+            self._note_clone(nr, args)
             self._look_at_files()
             self.following = False
             if self._lent:
@@ -348,6 +389,14 @@ class FastPath:
             self.agent.set("until_clock", 0)
             self.look_at_limits()
             self.agent.dispatch(True)
+
+    def _note_clone(self, nr: int, args: tuple[int, ...]) -> None:
+        row = lookup(nr)
+        if row is None or row.replay_class is not ReplayClass.TASK:
+            return
+        if clone_flags(self._recorder.tracee, nr, args) & _CLONE_FILES:
+            self._shares_descriptors = True
+            self.agent.forget_descriptors()
 
     def _memory_call(self, nr: int, args: tuple[int, ...], result: int) -> None:
         """Mappings may have changed: what the agent knows of them must not be wrong."""
@@ -408,6 +457,7 @@ class FastPath:
         elif reason == at.REASON_ROW:
             nr, args = registers.rax, registers.arguments
             again = not agent.rows.has(nr, args) and agent.rows.give(nr, args)
+            again = self._learns(nr, args) or again
         if not again:
             self._follow(registers, site.address)
             return
