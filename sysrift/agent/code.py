@@ -31,9 +31,11 @@ SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumera
 """(register, address) of what the agent keeps of the program while it deals with a call."""
 
 DESCRIPTOR = struct.Struct("<4Q")
+SEGMENT_SIZE = 22  # struct segment
 RANGE = struct.Struct("<QQ")
-OWN = struct.Struct("<QQ")
-"""(start, end) of memory that the agent has mapped; behind the control page's fields."""
+KEEP, MAX_KEPT = struct.Struct("<QQ"), 64
+"""(start, end) of memory that the agent must leave to the recorder; behind the control page's
+fields."""
 
 
 class _ControlPage(ctypes.LittleEndianStructure):
@@ -103,8 +105,12 @@ class Control(_ControlPage):
         ("until_clock", ctypes.c_uint32),
         ("unused_too", ctypes.c_uint32),
         ("previous_us", ctypes.c_uint64),
+        ("approved", ctypes.c_uint32),
+        ("unused_here", ctypes.c_uint32),
+        ("file", ctypes.c_uint8 * SEGMENT_SIZE),
+        ("padding", ctypes.c_uint8 * 2),
         ("remapped", ctypes.c_uint32),
-        ("owned", ctypes.c_uint32),
+        ("kept", ctypes.c_uint32),
     ]
 
     saved_rsp: int
@@ -125,8 +131,9 @@ class Control(_ControlPage):
     ranges: int
     until_clock: int
     previous_us: int
+    approved: int
     remapped: int
-    owned: int
+    kept: int
 
 
 STOP_HANDOVER, STOP_MADE, STOP_BY_HAND, STOP_LIMIT = range(1, 5)

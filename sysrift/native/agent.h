@@ -21,7 +21,7 @@
 #define MAX_SEGMENTS 65536
 #define MAX_PAYLOAD 0x200000
 #define MAX_RANGES 1024
-#define MAX_OWN 64
+#define MAX_KEPT 64
 #define MAX_DESCRIPTORS 4096
 #define MAX_IOVEC 64
 #define MAX_ROWS 512 /* of system calls; as many more for commands of multiplexed ones */

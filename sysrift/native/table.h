@@ -35,7 +35,7 @@ struct item {
 };
 
 /* What an argument must be for the agent to make the call by itself (agent/rows.py, Guard). */
-enum { GUARD_NONE, GUARD_WITHOUT, GUARD_OTHER, GUARD_UNMAPPED, GUARD_CLOSES };
+enum { GUARD_NONE, GUARD_WITHOUT, GUARD_OTHER, GUARD_UNMAPPED, GUARD_CLOSES, GUARD_NULL };
 
 struct row {
     u8 flags, count, arity, guard, guarded, unused;

@@ -38,16 +38,18 @@ _REFUSED_COMMANDS = {
     for command in (USERFAULTFD_IOC_NEW, FICLONE, FICLONERANGE)
 }
 _MAPPING = {
-    # Of plain anonymous memory only, and the heap: the agent looks.
+    # Of files only what the recorder has seen: the agent looks.
     NAMES[name]
-    for name in ("mmap", "munmap", "brk")
+    for name in ("mmap", "munmap", "brk", "mprotect", "mremap")
 }
+_HARMLESS = {NAMES["prlimit64"]}  # as far as its guard allows it
 
 GUARDS: Guards = {
     NAMES[name]: guard
     for name, guard in (
         # A program that wants SIGSYS for itself cannot have the agent (see `fast_path`).
         ("rt_sigaction", Guard(GuardKind.OTHER, 0, signal.SIGSYS)),
+        ("prlimit64", Guard(GuardKind.NULL, 2)),
         ("close", Guard(GuardKind.CLOSES, 0)),
         ("dup2", Guard(GuardKind.CLOSES, 1)),
         ("dup3", Guard(GuardKind.CLOSES, 1)),
@@ -89,7 +91,7 @@ def _is_for_agent(row: Row) -> bool:
         return False
     if row.nr in _MAPPING:
         return True
-    if row.replay_class is not ReplayClass.EMULATE:
+    if row.replay_class is not ReplayClass.EMULATE and row.nr not in _HARMLESS:
         return False
     if row.nr in _WITH_COMMANDS:
         return True

@@ -31,8 +31,15 @@ from sysrift.record.agent import Agent
 from sysrift.record.agent_calls import GUARDS, GUARDS_OF_MAPPED_FILES
 from sysrift.record.call import Call
 from sysrift.record.signals import Action, action_of, is_synchronous
-from sysrift.record.special import CLONE_UNTRACED, clone_flags, whole_pages
+from sysrift.record.special import (
+    CLONE_UNTRACED,
+    MAP_ANONYMOUS,
+    clone_flags,
+    known_file,
+    whole_pages,
+)
 from sysrift.syscalls import NAMES, ReplayClass, lookup
+from sysrift.trace.codec import SEGMENT
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -67,6 +74,7 @@ class FastPath:
         self._lifted: Site | None = None
         self._attention = False
         self._lent = False
+        self._approved = -1  # the last event before a mapping that the agent was let make
         self._files_added = 0  # `MappedFiles.added` when the agent's descriptors were last told
         self._shares_descriptors = False
         """Whether another process may close this one's descriptors (clone(2), CLONE_FILES)."""
@@ -74,7 +82,9 @@ class FastPath:
     @classmethod
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
         """At a syscall-exit-stop: the program gets the agent, if it can have one."""
-        agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
+        agent = Agent.put(
+            recorder.tracee, recorder.id, start_ns, recorder.now_us(), recorder.recording.experience
+        )
         recorder.adopt_held_signals()
         if agent is None:
             recorder.note("no agent", "stopped at every call: the agent finds no place", quiet=True)
@@ -132,6 +142,7 @@ class FastPath:
         finally:
             if self.agent.remapped != before:
                 self._recorder.reached.mappings_changed()
+                self._recorder.mapped_files.layout_changed()
 
     def ask(self, wanted: bool) -> None:
         """Have the agent stop at the next boundary, or not."""
@@ -269,7 +280,10 @@ class FastPath:
             self.leave()
             recorder.resume()
             return
-        if arch != pt.AUDIT_ARCH_X86_64 or not self._gives(nr, registers.arguments):
+        if arch != pt.AUDIT_ARCH_X86_64 or not (
+            self._gives(nr, registers.arguments)
+            and self._maps_known(nr, registers.arguments) is not False
+        ):
             self._follow(registers, address)
             return
         site = agent.call(address)
@@ -304,6 +318,30 @@ class FastPath:
         if recorder.mapped_files.changed_by(recorder.tracee, number):
             return False
         self.agent.tell_descriptor(number)
+        return True
+
+    def _maps_known(self, nr: int, args: tuple[int, ...]) -> bool | None:
+        """Let the agent map a file, if the recorder need not see it afterwards; False: it must.
+
+        None when the call maps none.
+        """
+        if nr != _NR_MMAP or args[3] & MAP_ANONYMOUS:
+            return None
+        number = self._recorder.writer.number(self._recorder.id)
+        if self._approved == number:
+            return False  # it was not the reason why the agent leaves this call to the recorder
+        self._approved = number
+        if args[3] & _MAP_FIXED:
+            start, end = args[0], args[0] + whole_pages(args[1])
+            spans = [(AGENT_START, AGENT_END), *self.agent.sites.spans]
+            if start % 4096 or any(start < last and first < end for first, last in spans):
+                return False
+            self.agent.sites.forget(start, end, restore=False)
+        segment = known_file(self._recorder, args)
+        if segment is None:
+            return False
+        kind, base, offset, (how, file) = segment
+        self.agent.approve(SEGMENT.pack(kind, base, how, offset, file))
         return True
 
     def _direct(self, registers: Registers, site: Site) -> None:
@@ -457,7 +495,7 @@ class FastPath:
         elif reason == at.REASON_ROW:
             nr, args = registers.rax, registers.arguments
             again = not agent.rows.has(nr, args) and agent.rows.give(nr, args)
-            again = self._learns(nr, args) or again
+            again = self._learns(nr, args) or bool(self._maps_known(nr, args)) or again
         if not again:
             self._follow(registers, site.address)
             return
