@@ -18,6 +18,7 @@ SITES, SITE_COUNT = AGENT_START + 0x8000, 0x400
 CONTROL = AGENT_START + 0x10000
 STACK_TOP = AGENT_START + 0x18000
 RANGES, RANGE_COUNT = AGENT_START + 0x1A000, 1024
+DESCRIPTORS, DESCRIPTOR_COUNT = AGENT_START + 0x1E000, 4096
 ROWS, ROW_SIZE, ROW_COUNT = AGENT_START + 0x20000, 256, 512
 SITE_TABLE = AGENT_START + 0x80000  # a replay's, up to RECORDS
 RECORDS, MAX_RECORDS = AGENT_START + 0x100000, 16384
@@ -30,7 +31,11 @@ SAVED = tuple((name, STACK_TOP - 8 * (len(_SAVED) - at)) for at, name in enumera
 """(register, address) of what the agent keeps of the program while it deals with a call."""
 
 DESCRIPTOR = struct.Struct("<4Q")
+SEGMENT_SIZE = 22  # struct segment
 RANGE = struct.Struct("<QQ")
+KEEP, MAX_KEPT = struct.Struct("<QQ"), 64
+"""(start, end) of memory that the agent must leave to the recorder; behind the control page's
+fields."""
 
 
 class _ControlPage(ctypes.LittleEndianStructure):
@@ -100,8 +105,12 @@ class Control(_ControlPage):
         ("until_clock", ctypes.c_uint32),
         ("unused_too", ctypes.c_uint32),
         ("previous_us", ctypes.c_uint64),
+        ("approved", ctypes.c_uint32),
+        ("unused_here", ctypes.c_uint32),
+        ("file", ctypes.c_uint8 * SEGMENT_SIZE),
+        ("padding", ctypes.c_uint8 * 2),
         ("remapped", ctypes.c_uint32),
-        ("owned", ctypes.c_uint32),
+        ("kept", ctypes.c_uint32),
     ]
 
     saved_rsp: int
@@ -122,8 +131,9 @@ class Control(_ControlPage):
     ranges: int
     until_clock: int
     previous_us: int
+    approved: int
     remapped: int
-    owned: int
+    kept: int
 
 
 STOP_HANDOVER, STOP_MADE, STOP_BY_HAND, STOP_LIMIT = range(1, 5)

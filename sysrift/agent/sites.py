@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sysrift.agent.code import DESCRIPTOR, SITE_COUNT, SITES
+from sysrift.agent.known_sites import KnownSites, Patch, Read
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.tracee import Mapping, RemoteSyscallError, Tracee
 from sysrift.tracee.maps import PROT_EXEC, PROT_WRITE
@@ -84,30 +85,43 @@ class Sites:
     """The sites of one process that the agent knows."""
 
     def __init__(
-        self, tracee: Tracee, entry: int, patch_at: int = PATCH_AT, wide: bool = True
+        self,
+        tracee: Tracee,
+        entry: int,
+        patch_at: int = PATCH_AT,
+        wide: bool = True,
+        known: KnownSites | None = None,
     ) -> None:
-        """`entry` is where patched sites come to, at their `patch_at`th call; `wide` ones, too?"""
+        """`entry` is where patched sites come to, at their `patch_at`th call; `wide` ones, too?
+
+        `known` is shared by the processes of a tree.
+        """
         self._tracee = tracee
         self._entry = entry
         self._patch_at = patch_at
         self._wide = wide
+        self._known = KnownSites() if known is None else known
         self.remote_syscall: Callable[..., int] = tracee.remote_syscall
         self._sites: dict[int, Site] = {}
         self._calls: dict[int, int] = {}
         self._zones: list[_Zone] = []
         self._never: set[int] = set()
         self._asleep: set[int] = set()
+        self._in_holes: set[int] | None = None  # all addresses in holes; None: to be found out
+        self.spans: set[tuple[int, int]] = set()
+        """(start, end) of the mappings in which code was ever changed, and of the trampolines."""
         self.addresses: list[int] = []
         """Of all sites there ever were, by their ids."""
 
     def copy(self, tracee: Tracee) -> Sites:
         """What a forked process has."""
-        other = Sites(tracee, self._entry, self._patch_at, self._wide)
+        other = Sites(tracee, self._entry, self._patch_at, self._wide, self._known)
         other._sites = dict(self._sites)
         other._calls = dict(self._calls)
         other._zones = [copy.copy(zone) for zone in self._zones]
         other._never = set(self._never)
         other._asleep = set(self._asleep)
+        other.spans = set(self.spans)
         other.addresses = list(self.addresses)
         return other
 
@@ -126,7 +140,10 @@ class Sites:
         """Whether that is on the way from a site to the agent."""
         if any(zone.address <= address < zone.address + _PAGE for zone in self._zones):
             return True
-        return any(s.hole and s.hole <= address < s.hole + _JUMP for s in self._sites.values())
+        if self._in_holes is None:
+            holes = self._used_holes()
+            self._in_holes = {hole + at for hole in holes for at in range(_JUMP)}
+        return address in self._in_holes
 
     # -- patching -------------------------------------------------------------------------------
 
@@ -140,14 +157,42 @@ class Sites:
         if site is None:
             if len(self.addresses) == SITE_COUNT:
                 return None
-            site = Site(address, len(self.addresses))
-            self.addresses.append(address)
-            self._sites[address] = site
+            site = self._new_site(address)
             self._describe(site, address + 2)
         calls = self._calls[address] = self._calls.get(address, 0) + 1
+        if mapping is not None and _is_code(mapping):
+            calls = max(calls, self._known.count(mapping, address))
         if calls >= self._patch_at and not site.hole and address not in self._never:
             site = self._patched(site, mapping, taken)
         return site
+
+    def _new_site(self, address: int) -> Site:
+        site = self._sites[address] = Site(address, len(self.addresses))
+        self.addresses.append(address)
+        return site
+
+    def patch_known(self, mapping: Mapping, taken: list[Mapping]) -> None:
+        """Patch what is known of the file that lies in a mapping, before it is called.
+
+        `taken` are all mappings.
+        """
+        if not _is_code(mapping):
+            return
+        sites = self._sites
+        used = self._used_holes()
+        found = [
+            (address, patch)
+            for address, patch in self._known.all(mapping, self._pristine, used)
+            if address not in sites and address not in self._never and (patch.hole or self._wide)
+        ]
+        writes: list[tuple[int, bytes]] = []
+        for address, patch in found[: SITE_COUNT - len(self.addresses)]:
+            self._patch(self._new_site(address), patch, mapping, taken, writes)
+        for at, data in _joined(writes):
+            self._tracee.write_own(at, data)
+
+    def _pristine(self, address: int, length: int) -> bytes:
+        return self.without_patches(address, self._tracee.read_some(address, length))
 
     def _describe(self, site: Site, resume: int) -> None:
         fields = DESCRIPTOR.pack(site.address + 2, resume, site.id, 0)
@@ -157,31 +202,53 @@ class Sites:
         if mapping is None or not _is_code(mapping):
             self._never.add(site.address)
             return site
-        read = self._tracee.read_some
-        hole = find_hole(read, site.address, mapping, self._used_holes())
-        behind = b""
-        if hole is None and self._wide:
-            behind = find_movable(read, site.address, mapping)
+        used = self._used_holes()
+        patch = self._known.get(mapping, site.address, self._pristine, used)
+        if patch is None:
+            patch = find_patch(self._pristine, site.address, mapping, used)
+            self._known.add(mapping, site.address, patch)
+        writes: list[tuple[int, bytes]] = []
+        patched = self._patch(site, patch, mapping, taken, writes)
+        for at, data in writes:
+            self._tracee.write_own(at, data)
+        return patched
+
+    def _patch(
+        self,
+        site: Site,
+        patch: Patch,
+        mapping: Mapping,
+        taken: list[Mapping],
+        writes: list[tuple[int, bytes]],
+    ) -> Site:
+        """Add to `writes` what makes a site jump to the agent, in the order that it must have."""
+        behind = b"" if patch.hole else patch.behind
         trampoline = None
-        if hole is not None or behind:
-            trampoline = self._trampoline(site, taken, behind)
+        if patch.hole or (behind and self._wide):
+            trampoline = self._trampoline(site, taken, behind, writes)
         if trampoline is None:
             self._never.add(site.address)
             return site
-        wide = hole is None
-        at = site.address if hole is None else hole
-        displaced = self._tracee.read_own(at, _JUMP)
-        patched = site._replace(hole=at, displaced=displaced, trampoline=trampoline, wide=wide)
+        at = site.address + patch.hole
+        start = at - (site.address + patch.first)
+        displaced = patch.seen[start : start + _JUMP]
+        patched = site._replace(
+            hole=at, displaced=displaced, trampoline=trampoline, wide=not patch.hole
+        )
         self._sites[site.address] = patched
-        self._tracee.write_own(patched.hole, patched.long_jump)
-        if not wide:
-            self._tracee.write_own(patched.address, patched.short_jump)
+        self._in_holes = None
+        self.spans.add((mapping.start, mapping.end))
+        writes.append((patched.hole, patched.long_jump))
+        if patch.hole:
+            writes.append((patched.address, patched.short_jump))
         return patched
 
-    def _used_holes(self) -> list[int]:
-        return [site.hole for site in self._sites.values() if site.hole]
+    def _used_holes(self) -> set[int]:
+        return {site.hole for site in self._sites.values() if site.hole}
 
-    def _trampoline(self, site: Site, taken: list[Mapping], behind: bytes) -> int | None:
+    def _trampoline(
+        self, site: Site, taken: list[Mapping], behind: bytes, writes: list[tuple[int, bytes]]
+    ) -> int | None:
         zone = next((z for z in self._zones if _fits(z, site.address)), None)
         if zone is None:
             address = self._map_near(site.address, taken)
@@ -189,6 +256,7 @@ class Sites:
                 return None
             zone = _Zone(address)
             self._zones.append(zone)
+            self.spans.add((address, address + _PAGE))
         at = zone.address + zone.used
         zone.used += _TRAMPOLINE
         # movabs $descriptor,%rcx; movabs $agent_entry,%r11; jmp *%r11
@@ -200,8 +268,11 @@ class Sites:
             resume = at + len(code)
             back = site.address + 2 + len(behind) - (resume + len(behind) + _JUMP)
             code += behind + b"\xe9" + struct.pack("<i", back)
-            self._describe(site, resume)
-        self._tracee.write_own(at, code)
+        else:
+            resume = site.address + 2
+        fields = DESCRIPTOR.pack(site.address + 2, resume, site.id, 0)
+        writes.append((site.descriptor, fields))
+        writes.append((at, code.ljust(_TRAMPOLINE, b"\xcc")))
         return at
 
     def _map_near(self, site: int, taken: list[Mapping]) -> int | None:
@@ -244,6 +315,7 @@ class Sites:
                 self._tracee.write(site.address, site.short_jump)
             except BadAddress:
                 self._sites.pop(site.address, None)
+                self._in_holes = None
 
     def forget(self, start: int, end: int, restore: bool) -> None:
         """Memory is unmapped, mapped anew, or (`restore`) may be written to by the program."""
@@ -259,6 +331,7 @@ class Sites:
                     self._unpatched(site)
                 else:
                     del self._sites[site.address]
+                    self._in_holes = None
                     self._calls.pop(site.address, None)
                     self._never.discard(site.address)
 
@@ -285,6 +358,7 @@ class Sites:
     def _unpatched(self, site: Site) -> None:
         self._describe(site, site.address + 2)
         self._sites[site.address] = Site(site.address, site.id)
+        self._in_holes = None
 
     def _restore(self, site: Site) -> None:
         if site.hole:
@@ -357,6 +431,7 @@ class Sites:
                     self.put_back(site)
                 except BadAddress:
                     del self._sites[site.address]  # unmapped
+                    self._in_holes = None
 
     def unmap(self) -> None:
         """Unmap the trampolines; no site may be patched any more."""
@@ -378,9 +453,32 @@ def _fits(zone: _Zone, site: int) -> bool:
     return zone.used + _TRAMPOLINE <= _PAGE and abs(zone.address - site) < _NEAR
 
 
-def find_hole(
-    read: Callable[[int, int], bytes], site: int, mapping: Mapping, used: list[int]
-) -> int | None:
+def _joined(writes: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """The same in fewer writes: neighbours together."""
+    joined: list[tuple[int, bytes]] = []
+    for address, data in sorted(writes):
+        if joined and joined[-1][0] + len(joined[-1][1]) == address:
+            joined[-1] = (joined[-1][0], joined[-1][1] + data)
+        else:
+            joined.append((address, data))
+    return joined
+
+
+def find_patch(read: Read, site: int, mapping: Mapping, used: set[int]) -> Patch:
+    """How a site can be patched. `used` are the holes that are taken."""
+    first = max(mapping.start, site - _REACH - _BEFORE)
+    last = min(mapping.end, site + 2 * _REACH + _LONGEST)
+    hole, behind = find_hole(read, site, mapping, used), b""
+    if hole is None:
+        behind = find_movable(read, site, mapping)
+        first = min(first, max(mapping.start, site - _FUNCTION))
+        last = max(last, min(mapping.end, site + _FUNCTION))
+    return Patch(
+        0 if hole is None else hole - site, behind, first - site, read(first, last - first)
+    )
+
+
+def find_hole(read: Read, site: int, mapping: Mapping, used: set[int]) -> int | None:
     """The address of five bytes of padding that a short jump at `site` reaches; None for none.
 
     Padding is nop or int3 instructions right behind one that never goes on to the next. `used` are
@@ -421,7 +519,7 @@ def _padding(code: bytes, address: int, site: int) -> list[int]:
     return found if site in starts else []
 
 
-def find_movable(read: Callable[[int, int], bytes], site: int, mapping: Mapping) -> bytes:
+def find_movable(read: Read, site: int, mapping: Mapping) -> bytes:
     """The instructions behind the `syscall` at `site` that a jump of five bytes displaces.
 
     Empty when they cannot be moved: they use memory or the instruction pointer, or something nearby

@@ -27,10 +27,13 @@ struct control {
     u32 crc; /* of what the call at hand was given */
     u32 ranges, until_clock, unused_too;
     u64 previous_us;
-    u32 remapped, owned;  /* how often memory was mapped or unmapped here; how many are in `own` */
+    u32 approved, unused_here; /* the recorder has seen the file that the next call maps */
+    struct segment file;       /* ... and this is to be in its event */
+    u8 padding[2];
+    u32 remapped, kept;   /* how often memory was mapped or unmapped here; how many are in `keep` */
     struct {
         u64 start, end;
-    } own[MAX_OWN]; /* anonymous memory that was mapped here */
+    } keep[MAX_KEPT]; /* where the recorder has changed code; more than fit: anywhere */
 };
 
 enum { REASON_NONE, REASON_ROW, REASON_FULL, REASON_RANGE, REASON_ATTENTION, REASON_LARGE };
@@ -55,92 +58,28 @@ _Static_assert(__builtin_offsetof(struct control, resume) == 16, "agent.ld");
 #define RECORDS ((struct record *)AGENT_RECORDS)
 #define SEGMENTS ((struct segment *)AGENT_SEGMENTS)
 #define PAYLOAD ((u8 *)AGENT_PAYLOAD)
+#define DESCRIPTORS ((u8 *)AGENT_DESCRIPTORS)
 
 extern s64 agent_call(struct registers *, volatile u32 *);
 extern void agent_time(s64 *);
+extern u64 agent_break(void);
+
+#include "memory.h"
 
 static int handover(u32 reason) {
     CONTROL->reason = reason;
     return STOP_HANDOVER;
 }
 
-/* How many bytes from `address` on are known memory (privately writable, if asked). */
-static u64 known(u64 address, int writable) {
-    u32 low = 0, high = CONTROL->ranges;
-    while (low < high) {
-        u32 middle = (low + high) / 2;
-        if (RANGES[middle].start <= address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (!low) return 0;
-    u64 end = RANGES[low - 1].end & ~1UL;
-    if (address >= end || (writable && !(RANGES[low - 1].end & 1))) return 0;
-    /* Neighbours: what is readable goes on where the next begins. */
-    for (; low < CONTROL->ranges && RANGES[low].start == end; low++) {
-        if (writable && !(RANGES[low].end & 1)) break;
-        end = RANGES[low].end & ~1UL;
-    }
-    return end - address;
-}
-
-/* Anonymous private memory comes and goes without the recorder, which allocators do much. */
-enum { NR_MMAP = 9, NR_MUNMAP = 11, PROT_READ_WRITE = 3 };
-enum { MAP_PLAIN = 0x22, MAP_HARMLESS = 0x24000 }; /* PRIVATE ANONYMOUS; NORESERVE, STACK */
-
-static u64 whole_pages(u64 length) {
-    return (length + 4095) & ~4095UL;
-}
-
-static int is_plain_mapping(u64 nr, const u64 *args) {
-    struct control *c = CONTROL;
-    if (nr == NR_MMAP)
-        return !args[0] && args[2] == PROT_READ_WRITE && (args[3] & ~MAP_HARMLESS) == MAP_PLAIN &&
-               c->owned < MAX_OWN && c->ranges < MAX_RANGES;
-    for (u32 i = 0; i < c->owned; i++)
-        if (args[0] == c->own[i].start && args[0] + whole_pages(args[1]) == c->own[i].end)
-            return c->ranges < MAX_RANGES;
+/* Whether the recorder has to see this call, by one of its arguments (an int). */
+static int is_refused(const struct row *row, const u64 *args) {
+    u32 argument = args[row->guarded];
+    if (row->guard == GUARD_WITHOUT) return argument & row->guard_value;
+    if (row->guard == GUARD_OTHER) return argument == row->guard_value && args[row->guarded + 1];
+    if (row->guard == GUARD_UNMAPPED) return argument >= MAX_DESCRIPTORS || !DESCRIPTORS[argument];
+    if (row->guard == GUARD_NULL) return args[row->guarded] != 0;
+    if (row->guard == GUARD_CLOSES && argument < MAX_DESCRIPTORS) DESCRIPTORS[argument] = 0;
     return 0;
-}
-
-static void insert_range(u32 at, u64 start, u64 end) {
-    for (u32 i = CONTROL->ranges++; i > at; i--) RANGES[i] = RANGES[i - 1];
-    RANGES[at].start = start;
-    RANGES[at].end = end;
-}
-
-static void note_mapped(u64 start, u64 end) {
-    struct control *c = CONTROL;
-    u32 at = 0;
-    while (at < c->ranges && RANGES[at].start < start) at++;
-    insert_range(at, start, end | 1);
-    c->own[c->owned].start = start;
-    c->own[c->owned++].end = end;
-    c->remapped++;
-}
-
-static void note_unmapped(u64 start, u64 end) {
-    struct control *c = CONTROL;
-    for (u32 i = 0; i < c->owned; i++)
-        if (c->own[i].start == start) c->own[i] = c->own[--c->owned];
-    for (u32 at = 0; at < c->ranges; at++) {
-        struct range *range = &RANGES[at];
-        u64 last = range->end & ~1UL, writable = range->end & 1;
-        if (last <= start || range->start >= end) continue;
-        if (range->start >= start && last <= end) { /* all of it */
-            c->ranges--;
-            for (u32 i = at; i < c->ranges; i++) RANGES[i] = RANGES[i + 1];
-            at--;
-        } else if (range->start < start && last > end) { /* out of its middle */
-            insert_range(at + 1, end, last | writable);
-            RANGES[at].end = start | writable;
-        } else if (range->start < start)
-            range->end = start | writable;
-        else
-            range->start = end;
-    }
-    c->remapped++;
 }
 
 struct part {
@@ -201,6 +140,9 @@ __attribute__((used)) int agent_hook(struct registers *r) {
     struct part part;
     u32 crc = 0;
 
+    u32 approved = c->approved;
+
+    c->approved = 0;
     c->phase = 1;
     if (c->attention) return handover(REASON_ATTENTION);
     if (r->rax >= MAX_ROWS || !(row->flags & ROW_VALID)) return handover(REASON_ROW);
@@ -213,7 +155,10 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         row = &ROWS[commands->each[i].row];
     }
     if (c->records >= MAX_RECORDS || c->segments + 2 * MAX_IOVEC + 16 > MAX_SEGMENTS) return handover(REASON_FULL);
-    if (row->flags & ROW_MAPS && !is_plain_mapping(r->rax, args)) return handover(REASON_ROW);
+    if (row->guard && is_refused(row, args)) return handover(REASON_ROW);
+    if (row->flags & ROW_MAPS && !is_plain_mapping(r->rax, args, approved)) return handover(REASON_ROW);
+    struct memory memory = {0, NOT_KNOWN};
+    if (row->flags & ROW_MAPS) look_at_memory(r->rax, args, &memory);
     part.segments = c->segments;
     part.payload = c->payload;
 
@@ -308,13 +253,8 @@ __attribute__((used)) int agent_hook(struct registers *r) {
         outcome = result == -EINTR || (result <= -512 && result >= -516) ? INTERRUPTED : FAILED;
     }
     if (row->flags & ROW_BLOCKS) c->until_clock = 0;
-    if (row->flags & ROW_MAPS && outcome == SUCCESS) {
-        u64 length = whole_pages(args[1]);
-        if (r->rax == NR_MMAP)
-            note_mapped(result, result + length);
-        else
-            note_unmapped(args[0], args[0] + length);
-    }
+    if (row->flags & ROW_MAPS) note_mapping_call(r->rax, args, result, &memory);
+    if (approved && outcome == SUCCESS) SEGMENTS[part.segments++] = c->file;
     for (int i = 0; i < row->count; i++) {
         const struct item *item = &row->items[i];
         u64 address = args[item->argument];

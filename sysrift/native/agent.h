@@ -7,6 +7,8 @@
 #define AGENT_STACK_TOP 0x1e1000018000
 #define AGENT_CRC 0x1e1000018000
 #define AGENT_RANGES 0x1e100001a000
+/* A byte for each file descriptor: whether what it writes to is known not to be mapped. */
+#define AGENT_DESCRIPTORS 0x1e100001e000
 #define AGENT_ROWS 0x1e1000020000
 /* In a replay: the addresses that records name by their index. */
 #define PLAYER_SITES 0x1e1000080000
@@ -19,7 +21,8 @@
 #define MAX_SEGMENTS 65536
 #define MAX_PAYLOAD 0x200000
 #define MAX_RANGES 1024
-#define MAX_OWN 64
+#define MAX_KEPT 64
+#define MAX_DESCRIPTORS 4096
 #define MAX_IOVEC 64
 #define MAX_ROWS 512 /* of system calls; as many more for commands of multiplexed ones */
 

@@ -77,4 +77,10 @@ agent_time:                              /* void agent_time(struct timespec *) *
     mov $228, %eax                       /* clock_gettime */
     syscall
     ret
+    .globl agent_break
+agent_break:                             /* u64 agent_break(void): where the heap ends */
+    xor %edi, %edi
+    mov $12, %eax                        /* brk */
+    syscall
+    ret
     .section .note.GNU-stack, "", @progbits

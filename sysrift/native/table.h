@@ -34,8 +34,12 @@ struct item {
     u32 constant, limit, divide, multiply, add, shown;
 };
 
+/* What an argument must be for the agent to make the call by itself (agent/rows.py, Guard). */
+enum { GUARD_NONE, GUARD_WITHOUT, GUARD_OTHER, GUARD_UNMAPPED, GUARD_CLOSES, GUARD_NULL };
+
 struct row {
-    u8 flags, count, arity, unused[5];
+    u8 flags, count, arity, guard, guarded, unused;
+    u16 guard_value;
     struct item items[7];
     u8 rest[24];
 };

@@ -8,10 +8,11 @@ import struct
 
 from sysrift.agent import code as at
 from sysrift.agent.code import Code, Control, agent_code
-from sysrift.agent.rows import Rows
+from sysrift.agent.known_sites import KnownSites
+from sysrift.agent.rows import Rows, RowTable
 from sysrift.agent.sites import Site, Sites
 from sysrift.native import AGENT_END, AGENT_START
-from sysrift.record.agent_calls import recorded_row
+from sysrift.record.agent_calls import GUARDS, recorded_row
 from sysrift.syscalls import NAMES, BadAddress
 from sysrift.trace.codec import RECORD, SEGMENT
 from sysrift.trace.writer import TraceWriter
@@ -24,10 +25,22 @@ _MAP_FLAGS = 0x100000 | 0x02 | 0x20 | 0x4000  # FIXED_NOREPLACE, PRIVATE, ANONYM
 _SEQUENCE_TRIES = 100
 
 
+class Experience:
+    """What the agents of a recording's processes have in common: what was found out before."""
+
+    def __init__(self) -> None:
+        self.sites = KnownSites()
+        self.rows = RowTable(recorded_row)
+        self.agents = 0
+        """How many programs have had the agent so far."""
+
+
 class Agent:
     """The agent of one process, which must be in a ptrace-stop for all but `take`."""
 
-    def __init__(self, tracee: Tracee, code: Code, sites: Sites, task: int) -> None:
+    def __init__(
+        self, tracee: Tracee, code: Code, sites: Sites, task: int, experience: Experience
+    ) -> None:
         self.tracee = tracee
         self.code = code
         self.sites = sites
@@ -43,12 +56,17 @@ class Agent:
         self._maps_are_old = False
         self.remapped = 0
         """How often the agent has mapped or unmapped memory."""
-        self.rows = Rows(tracee.write_own, recorded_row)
+        self._experience = experience
+        self.rows = Rows(tracee.write_own, recorded_row, experience.rows)
+        self.rows.guard(GUARDS)
         self._dispatching = False
+        self._kept = 0  # how many spans the agent was told of
         sites.remote_syscall = self.remote_syscall
 
     @classmethod
-    def put(cls, tracee: Tracee, task: int, start_ns: int, now_us: int) -> Agent | None:
+    def put(
+        cls, tracee: Tracee, task: int, start_ns: int, now_us: int, experience: Experience
+    ) -> Agent | None:
         """Put the agent into a process that can make remote system calls.
 
         None when it was not built, or the process already has something there.
@@ -63,20 +81,28 @@ class Agent:
             tracee.remote_syscall(_NR_MPROTECT, at.CODE, at.CODE_SIZE, _READ_EXECUTE)
         except (RemoteSyscallError, BadAddress):
             return None
-        agent = cls(tracee, code, Sites(tracee, code.entry), task)
+        sites = Sites(tracee, code.entry, known=experience.sites)
+        agent = cls(tracee, code, sites, task, experience)
+        experience.agents += 1
         control = Control()
         control.task, control.start_ns = task, start_ns
         control.last_us = control.previous_us = agent._time = now_us
         tracee.write_own(at.CONTROL, bytes(control))
+        agent.rows.give_known()
+        agent.look_at_memory()
+        for mapping in agent.maps:
+            sites.patch_known(mapping, agent.maps)
+        agent._tell_kept()
         return agent
 
     def copy(self, tracee: Tracee, task: int) -> Agent:
         """The agent of a forked process, in whose memory it is already."""
-        other = Agent(tracee, self.code, self.sites.copy(tracee), task)
+        other = Agent(tracee, self.code, self.sites.copy(tracee), task, self._experience)
         other._taken, other._time, other.last_nr = self._taken, self._time, self.last_nr
         other._maps_are_old, other.remapped = self._maps_are_old, self.remapped
         other._maps, other._ranges = list(self._maps), self._ranges
         other.rows = self.rows.copy(tracee.write_own)
+        other._kept = self._kept
         other.set("task", task)
         return other
 
@@ -115,6 +141,30 @@ class Agent:
         finally:
             if dispatching:
                 self.dispatch(True)
+
+    # -- descriptors ----------------------------------------------------------------------------
+
+    def knows_descriptor(self, number: int) -> bool:
+        """Whether the agent knows that what a descriptor writes to is not mapped."""
+        if number >= at.DESCRIPTOR_COUNT:
+            return False
+        return self.tracee.read_own(at.DESCRIPTORS + number, 1) != b"\0"
+
+    def tell_descriptor(self, number: int) -> None:
+        """What this one writes to is not mapped. The agent forgets it when it is closed."""
+        self.tracee.write_own(at.DESCRIPTORS + number, b"\1")
+
+    def forget_descriptors(self) -> None:
+        """Any file may be mapped, or any descriptor another one."""
+        self.tracee.write_own(at.DESCRIPTORS, bytes(at.DESCRIPTOR_COUNT))
+
+    def approve(self, file: bytes) -> None:
+        """Let the agent make the next call, which maps a file that is known.
+
+        `file` is a segment for its event. No call but the next one can be meant.
+        """
+        self.tracee.write_own(Control.address("file"), file)
+        self.set("approved", 1)
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -184,7 +234,6 @@ class Agent:
 
     def memory_changed(self, start: int, end: int) -> None:
         """Something was unmapped, or mapped anew, or protected."""
-        self.set("owned", 0)
         if self._maps_are_old:
             # The agent has mapped memory by itself: what is known here is old.
             self.look_at_memory()
@@ -196,7 +245,6 @@ class Agent:
 
     def forget_memory(self) -> None:
         """Anything may have changed."""
-        self.set("owned", 0)
         self._maps = []
         self._tell_ranges()
 
@@ -225,7 +273,21 @@ class Agent:
 
     def call(self, address: int) -> Site | None:
         """A call came from a site: known to the agent now, patched perhaps; None if it cannot."""
-        return self.sites.called(address, self.mapping(address), self._maps)
+        mapping = self.mapping(address)
+        if mapping is not None and (mapping.start, mapping.end) not in self.sites.spans:
+            self.sites.patch_known(mapping, self._maps)
+        site = self.sites.called(address, mapping, self._maps)
+        self._tell_kept()
+        return site
+
+    def _tell_kept(self) -> None:
+        """What the program does to where its code was changed is not the agent's to do."""
+        spans = self.sites.spans
+        if len(spans) != self._kept:
+            self._kept = len(spans)
+            packed = b"".join(at.KEEP.pack(*span) for span in sorted(spans)[: at.MAX_KEPT])
+            self.tracee.write_own(at.CONTROL + ctypes.sizeof(Control), packed)
+            self.set("kept", self._kept)
 
     def remove(self, able: bool = True) -> None:
         """Take everything out of the process.

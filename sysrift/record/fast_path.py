@@ -24,14 +24,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sysrift.agent import code as at
+from sysrift.agent.rows import GuardKind
 from sysrift.agent.sites import Site
 from sysrift.native import AGENT_END, AGENT_START
 from sysrift.record.agent import Agent
+from sysrift.record.agent_calls import GUARDS, GUARDS_OF_MAPPED_FILES
 from sysrift.record.call import Call
-from sysrift.record.mapped_files import WRITERS
 from sysrift.record.signals import Action, action_of, is_synchronous
-from sysrift.record.special import CLONE_UNTRACED, clone_flags, whole_pages
+from sysrift.record.special import (
+    CLONE_UNTRACED,
+    MAP_ANONYMOUS,
+    clone_flags,
+    known_file,
+    whole_pages,
+)
 from sysrift.syscalls import NAMES, ReplayClass, lookup
+from sysrift.trace.codec import SEGMENT
 from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import RESTARTS, SYSCALL_STOP
@@ -50,9 +58,9 @@ _NR_MPROTECT = (NAMES["mprotect"], NAMES["pkey_mprotect"])
 _NR_MUNMAP, _NR_MREMAP = NAMES["munmap"], NAMES["mremap"]
 _MAP_FIXED, _PROT_WRITE = 0x10, 2
 _REMAPPING = {NAMES["shmdt"], NAMES["shmat"], NAMES["remap_file_pages"]}
-_WRITERS = frozenset(WRITERS)
+_DESCRIPTOR_CALLS = {NAMES["close"], NAMES["dup2"], NAMES["dup3"], NAMES["close_range"]}
+_CLONE_FILES = 0x400
 _STOPS_INSIDE = 64  # that leaving the agent takes at most
-_NONE: frozenset[int] = frozenset()
 
 
 class FastPath:
@@ -66,11 +74,17 @@ class FastPath:
         self._lifted: Site | None = None
         self._attention = False
         self._lent = False
+        self._approved = -1  # the last event before a mapping that the agent was let make
+        self._files_added = 0  # `MappedFiles.added` when the agent's descriptors were last told
+        self._shares_descriptors = False
+        """Whether another process may close this one's descriptors (clone(2), CLONE_FILES)."""
 
     @classmethod
     def begin(cls, recorder: Recorder, start_ns: int) -> FastPath | None:
         """At a syscall-exit-stop: the program gets the agent, if it can have one."""
-        agent = Agent.put(recorder.tracee, recorder.id, start_ns, recorder.now_us())
+        agent = Agent.put(
+            recorder.tracee, recorder.id, start_ns, recorder.now_us(), recorder.recording.experience
+        )
         recorder.adopt_held_signals()
         if agent is None:
             recorder.note("no agent", "stopped at every call: the agent finds no place", quiet=True)
@@ -97,6 +111,11 @@ class FastPath:
         """What a forked process of this one has, at its first stop."""
         fast = FastPath(child, self.agent.copy(child.tracee, child.id))
         fast._attention = True  # perhaps: it has a copy of its parent's control page
+        fast._files_added = self._files_added
+        fast._shares_descriptors = self._shares_descriptors
+        call = self._recorder.call
+        if call is not None:
+            fast._note_clone(call.nr, call.args)
         fast.ask(False)
         fast.agent.dispatch(True)
         return fast
@@ -122,7 +141,8 @@ class FastPath:
             return False
         finally:
             if self.agent.remapped != before:
-                self._recorder.reached.writable.forget()
+                self._recorder.reached.mappings_changed()
+                self._recorder.mapped_files.layout_changed()
 
     def ask(self, wanted: bool) -> None:
         """Have the agent stop at the next boundary, or not."""
@@ -144,7 +164,10 @@ class FastPath:
         files = self._recorder.mapped_files
         if files:
             files.prune(self._recorder.tracee)
-        self.agent.rows.leave_out(_WRITERS if files else _NONE)
+        if files and self._files_added != files.added:
+            self.agent.forget_descriptors()
+        self._files_added = files.added
+        self.agent.rows.guard(GUARDS_OF_MAPPED_FILES if files else GUARDS)
 
     # -- stops ----------------------------------------------------------------------------------
 
@@ -257,7 +280,10 @@ class FastPath:
             self.leave()
             recorder.resume()
             return
-        if arch != pt.AUDIT_ARCH_X86_64 or not agent.rows.give(nr, registers.arguments):
+        if arch != pt.AUDIT_ARCH_X86_64 or not (
+            self._gives(nr, registers.arguments)
+            and self._maps_known(nr, registers.arguments) is not False
+        ):
             self._follow(registers, address)
             return
         site = agent.call(address)
@@ -267,6 +293,56 @@ class FastPath:
         self._direct(registers, site)
         recorder.adopt_held_signals()
         recorder.go_on()
+
+    def _gives(self, nr: int, args: tuple[int, ...]) -> bool:
+        """Let the agent have what it needs for a call; False: the recorder has to see it."""
+        if not self.agent.rows.give(nr, args):
+            return False
+        guard = self.agent.rows.guard_of(nr)
+        if guard is None or guard.kind is not GuardKind.UNMAPPED:
+            return guard is None or guard.allows(args)
+        return self._learns(nr, args) or self.agent.knows_descriptor(
+            args[guard.argument] & 0xFFFFFFFF
+        )
+
+    def _learns(self, nr: int, args: tuple[int, ...]) -> bool:
+        """Whether the agent could be told something new, so that it can make a call that writes to
+        a descriptor: that it is none of a mapped file."""
+        guard = self.agent.rows.guard_of(nr)
+        if guard is None or guard.kind is not GuardKind.UNMAPPED or self._shares_descriptors:
+            return False
+        number = args[guard.argument] & 0xFFFFFFFF
+        if number >= at.DESCRIPTOR_COUNT or self.agent.knows_descriptor(number):
+            return False
+        recorder = self._recorder
+        if recorder.mapped_files.changed_by(recorder.tracee, number):
+            return False
+        self.agent.tell_descriptor(number)
+        return True
+
+    def _maps_known(self, nr: int, args: tuple[int, ...]) -> bool | None:
+        """Let the agent map a file, if the recorder need not see it afterwards; False: it must.
+
+        None when the call maps none.
+        """
+        if nr != _NR_MMAP or args[3] & MAP_ANONYMOUS:
+            return None
+        number = self._recorder.writer.number(self._recorder.id)
+        if self._approved == number:
+            return False  # it was not the reason why the agent leaves this call to the recorder
+        self._approved = number
+        if args[3] & _MAP_FIXED:
+            start, end = args[0], args[0] + whole_pages(args[1])
+            spans = [(AGENT_START, AGENT_END), *self.agent.sites.spans]
+            if start % 4096 or any(start < last and first < end for first, last in spans):
+                return False
+            self.agent.sites.forget(start, end, restore=False)
+        segment = known_file(self._recorder, args)
+        if segment is None:
+            return False
+        kind, base, offset, (how, file) = segment
+        self.agent.approve(SEGMENT.pack(kind, base, how, offset, file))
+        return True
 
     def _direct(self, registers: Registers, site: Site) -> None:
         """Have the program, which stands at a site, come to the agent."""
@@ -339,6 +415,9 @@ class FastPath:
         elif recorder.shared or recorder.filtered or recorder.reached.memory_opened:
             self.leave()
         else:
+            if nr in _DESCRIPTOR_CALLS:
+                self.agent.forget_descriptors()
+            self._note_clone(nr, args)
             self._look_at_files()
             self.following = False
             if self._lent:
@@ -348,6 +427,14 @@ class FastPath:
             self.agent.set("until_clock", 0)
             self.look_at_limits()
             self.agent.dispatch(True)
+
+    def _note_clone(self, nr: int, args: tuple[int, ...]) -> None:
+        row = lookup(nr)
+        if row is None or row.replay_class is not ReplayClass.TASK:
+            return
+        if clone_flags(self._recorder.tracee, nr, args) & _CLONE_FILES:
+            self._shares_descriptors = True
+            self.agent.forget_descriptors()
 
     def _memory_call(self, nr: int, args: tuple[int, ...], result: int) -> None:
         """Mappings may have changed: what the agent knows of them must not be wrong."""
@@ -408,6 +495,7 @@ class FastPath:
         elif reason == at.REASON_ROW:
             nr, args = registers.rax, registers.arguments
             again = not agent.rows.has(nr, args) and agent.rows.give(nr, args)
+            again = self._learns(nr, args) or bool(self._maps_known(nr, args)) or again
         if not again:
             self._follow(registers, site.address)
             return

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sysrift.record import launch
+from sysrift.record.agent import Experience
 from sysrift.record.files import FileTable
 from sysrift.record.recorder import Recorder, RecordingStops
 from sysrift.record.turns import PATIENCE, Turns
@@ -67,6 +68,7 @@ class Recording:
     ) -> None:
         self.writer = writer
         self.options = options
+        self.experience = Experience()
         self.files = FileTable(writer.add_file, store_all_files)
         self.stopped = ""
         self._warn = warn

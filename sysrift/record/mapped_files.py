@@ -31,7 +31,7 @@ _INLINE = 64 << 10
 _END = 1 << 63
 _AT_FDCWD = -100
 _O_TRUNC, _O_APPEND = 0o1000, 0o2000
-_FICLONE, _FICLONERANGE = 0x40049409, 0x4020940D
+FICLONE, FICLONERANGE = 0x40049409, 0x4020940D
 _FALLOC_WHOLE = 0x08 | 0x20  # FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE
 
 Span = tuple[int, int]
@@ -50,6 +50,8 @@ class MappedFiles:
     def __init__(self) -> None:
         self._files: dict[Identity, _Tracked] = {}
         self._extents: dict[tuple[str, int], list[Span]] | None = None
+        self.added = 0
+        """How often a file was mapped."""
 
     def __bool__(self) -> bool:
         return bool(self._files)
@@ -58,6 +60,7 @@ class MappedFiles:
         """What a forked process has."""
         other = MappedFiles()
         other._files = dict(self._files)
+        other.added = self.added
         return other
 
     def clear(self) -> None:
@@ -74,8 +77,17 @@ class MappedFiles:
         tracked = self._files.get(identity)
         return tracked is not None and bool(self._spans(tracked, tracee))
 
+    def changed_by(self, tracee: Tracee, descriptor: int) -> bool:
+        """Whether writing to a descriptor may change a file that is mapped."""
+        try:
+            status = os.stat(_link(tracee, descriptor))
+        except OSError:
+            return True
+        return (status.st_dev, status.st_ino) in self._files
+
     def add(self, opened: Opened, address: int, tracee: Tracee) -> None:
         """The file was mapped at `address`."""
+        self.added += 1
         mapping = _mapping_at(tracee.pid, address)
         if mapping is not None:
             self._files[opened.identity] = _Tracked(opened.file, mapping.device, mapping.inode)
@@ -86,6 +98,7 @@ class MappedFiles:
 
         They get the ids that its image, taken just now, has for them (`FileTable.mapped`).
         """
+        self.added += 1
         maps = [mapping for mapping in read_maps(tracee.pid) if mapping.is_file]
         code = {(m.device, m.inode) for m in maps if m.prot & 4 and not m.shared}
         for mapping in maps:
@@ -313,7 +326,7 @@ def _opened_by_structure(tracee: Tracee, args: tuple[int, ...], result: int) -> 
 
 def _cloned(tracee: Tracee, args: tuple[int, ...], result: int) -> list[Change]:
     request = args[1] & 0xFFFFFFFF
-    clones = request in (_FICLONE, _FICLONERANGE) and result == 0
+    clones = request in (FICLONE, FICLONERANGE) and result == 0
     return [(_link(tracee, args[0]), _everything)] if clones else []
 
 

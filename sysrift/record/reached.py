@@ -102,6 +102,11 @@ class Reached:
         other._brk = self._brk
         return other
 
+    def mappings_changed(self) -> None:
+        """Memory was mapped or unmapped, the heap's perhaps, by calls that were not seen here."""
+        self.writable.forget()
+        self._brk = 1 << 64
+
     def after(self, recorder: Recorder, call: Call, result: int) -> None:
         """At the exit of a call: add to its segments what else it has written."""
         nr = call.nr

@@ -75,6 +75,7 @@ _MOST_PATIENCE, _PATIENCE_FACTOR = 0.025, 8
 
 _MOST_REWOUND = 1000
 
+
 _NR_RT_SIGRETURN, _NR_RESTART_SYSCALL = 15, 219
 _IMAGE = int(EventFlag.IMAGE)  # an operator of IntFlag costs a microsecond
 
@@ -144,6 +145,7 @@ class Recorder:
         self.fast: FastPath | None = None
         """The agent's side of it; None while the process has syscall-stops at all calls."""
         self._calls = 0  # since the program began, or the process
+        self._had_agent = False  # whether it was considered that it gets one
         self._borrows = self._birth is not None and self._birth.lent is not None
         if parent is not None and parent.fast is not None and not self._borrows:
             self.fast = parent.fast.born(self)
@@ -259,14 +261,16 @@ class Recorder:
         self.go_on()
 
     def _consider_agent(self, result: int) -> None:
-        """After a call: a program that makes many of them gets the agent."""
+        """After a call: a program that makes many of them gets the agent, once."""
         self._calls += 1
-        if self._calls != self.options.agent or self._borrows or self.shared or self.filtered:
+        # The first one of a recording finds out how `syscall` instructions are patched, and imports
+        # what that takes. Those after it have the agent from their first call on.
+        if self._calls < self.options.agent and not self.recording.experience.agents:
             return
-        if self.reached.memory_opened:
+        if self._had_agent or result in RESTARTS:  # (a signal is about to come)
             return
-        if result in RESTARTS:
-            self._calls -= 1  # a signal is about to come
+        self._had_agent = True
+        if self._borrows or self.shared or self.filtered or self.reached.memory_opened:
             return
         self.fast = FastPath.begin(self, self.recording.started_ns)
 
@@ -384,7 +388,7 @@ class Recorder:
         taken = image.capture(tracee, event, self, self.writer.add_data)
         self._remember_boundary()
         self._calls = 0
-        self._borrows = False
+        self._had_agent = self._borrows = False
         return dataclasses.replace(taken, task=self.id, cpu=self.cpu)
 
     def _add_image(self, taken: Image) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sysrift.record.call import Call
+from sysrift.record.files import Opened
 from sysrift.record.lent import LentMemory
 from sysrift.record.refusals import (
     change_arguments,
@@ -44,6 +45,10 @@ _MAP_SHARED = (1, 3)
 PR_GET_TSC = 25
 MADV_NORMAL, MADV_FREE, MADV_COLD, _NO_ADVICE = 0, 8, 20, 0x7FFFFFFF
 MADV_DONTFORK, MADV_WIPEONFORK = 10, 18
+
+
+FileSegment = tuple[int, int, int, tuple[int, int]]
+"""Kind, base, offset, (`model.Mapped`, `FileReference.id`); see `writer.OutSegment`."""
 
 
 def stop_recording(message: str) -> None:
@@ -222,18 +227,12 @@ def mmap(recorder: Recorder, call: Call, result: int) -> None:
             recorder.watch_shared(result, length, anonymous=True)
         return
     shared = flags & MAP_SHARED_MASK in _MAP_SHARED
-    fd = struct.unpack("<i", struct.pack("<I", fd & 0xFFFFFFFF))[0]
+    fd = _descriptor(fd)
     opened = recorder.files.opened(recorder.tracee.pid, fd, offset, length, shared)
     if opened is not None:
-        how = 0 if opened.writable else Mapped.READ_ONLY
-        mapped = recorder.mapped_files
-        if mapped.has(opened.identity, recorder.tracee):
-            how |= Mapped.IN_STEP
-        call.segments.append((SegmentKind.FILE, ABSOLUTE, offset, (int(how), opened.file)))
-        # What the dynamic linker maps (MAP_DENYWRITE) is not written to while it is in use.
-        code = flags & MAP_DENYWRITE and not shared and not opened.writable
-        if opened.writable or not (code or recorder.files.is_system(opened.file)):
-            mapped.add(opened, result, recorder.tracee)
+        call.segments.append(_file_segment(recorder, opened, offset))
+        if _may_change(recorder, opened, flags):
+            recorder.mapped_files.add(opened, result, recorder.tracee)
             if shared:
                 recorder.watch_shared(result, whole_pages(length))
         return
@@ -242,6 +241,39 @@ def mmap(recorder: Recorder, call: Call, result: int) -> None:
         return
     recorder.note(f"map {name}", f"the program maps {name}: its memory is stored as it was")
     _store_memory(recorder, call, result, length)
+
+
+def _descriptor(argument: int) -> int:
+    number: int = struct.unpack("<i", struct.pack("<I", argument & 0xFFFFFFFF))[0]
+    return number
+
+
+def _file_segment(recorder: Recorder, opened: Opened, offset: int) -> FileSegment:
+    how = 0 if opened.writable else Mapped.READ_ONLY
+    if recorder.mapped_files.has(opened.identity, recorder.tracee):
+        how |= Mapped.IN_STEP
+    return SegmentKind.FILE, ABSOLUTE, offset, (int(how), opened.file)
+
+
+def _may_change(recorder: Recorder, opened: Opened, flags: int) -> bool:
+    """Whether what the program writes to a file may show where it is mapped."""
+    # What the dynamic linker maps (MAP_DENYWRITE) is not written to while it is in use.
+    shared = flags & MAP_SHARED_MASK in _MAP_SHARED
+    code = flags & MAP_DENYWRITE and not shared and not opened.writable
+    return opened.writable or not (code or recorder.files.is_system(opened.file))
+
+
+def known_file(recorder: Recorder, args: tuple[int, ...]) -> FileSegment | None:
+    """The segment of a call of mmap(2) that is about to be made, when there will be nothing else to
+    do after it: it maps, privately, a file that stays as it is."""
+    _, length, _, flags, fd, offset = args
+    if flags & MAP_ANONYMOUS or flags & MAP_SHARED_MASK in _MAP_SHARED:
+        return None
+    pid = recorder.tracee.pid
+    opened = recorder.files.opened(pid, _descriptor(fd), offset, length, shared=False)
+    if opened is None or _may_change(recorder, opened, flags):
+        return None
+    return _file_segment(recorder, opened, offset)
 
 
 def shmat(recorder: Recorder, call: Call, result: int) -> None:

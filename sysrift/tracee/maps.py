@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from sysrift.native import AGENT_END, AGENT_START
@@ -38,24 +39,23 @@ def read_maps(pid: int) -> list[Mapping]:
 
     The recorder's agent in it is none of the program's.
     """
-    mappings = []
     with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            span, perms, offset, device, inode, *name = line.rstrip("\n").split(None, 5)
-            start, end = span.split("-")
-            if AGENT_START <= int(start, 16) < AGENT_END:
-                continue
-            prot = sum(bit for flag, bit in zip("rwx", (1, 2, 4)) if flag in perms)
-            mappings.append(
-                Mapping(
-                    int(start, 16),
-                    int(end, 16),
-                    prot,
-                    perms[3] == "s",
-                    int(offset, 16),
-                    device,
-                    int(inode),
-                    name[0].replace("\\012", "\n") if name else "",
-                )
-            )
-    return mappings
+        parsed = [_parsed(line) for line in file]
+    return [mapping for mapping in parsed if not AGENT_START <= mapping.start < AGENT_END]
+
+
+# Most lines are those of the last time, or of another process of the same program.
+@functools.lru_cache(maxsize=4096)
+def _parsed(line: str) -> Mapping:
+    span, perms, offset, device, inode, *name = line.rstrip("\n").split(None, 5)
+    start, end = span.split("-")
+    return Mapping(
+        int(start, 16),
+        int(end, 16),
+        sum(bit for flag, bit in zip("rwx", (1, 2, 4)) if flag in perms),
+        perms[3] == "s",
+        int(offset, 16),
+        device,
+        int(inode),
+        name[0].replace("\\012", "\n") if name else "",
+    )
