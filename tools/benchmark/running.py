@@ -63,6 +63,11 @@ class Started:
             )
         self._pidfd = os.pidfd_open(self._process.pid)
 
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its session's too."""
+        return self._process.pid
+
     def __enter__(self) -> Started:
         return self
 
