@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -131,11 +132,13 @@ def test_the_table_marks_misses_names_what_is_absent_and_what_failed() -> None:
 
 
 def test_the_page_holds_what_the_terminal_shows_with_misses_in_bold() -> None:
-    text = report.markdown(_results(_result("slow", most=1.1), Result("n", absent="nginx")))
+    slow = _result("slow", most=1.1, stops={"open": [10, 0.2], "ring": [2, 1.0]}, stops_program=2.0)
+    text = report.markdown(_results(slow, Result("n", absent="nginx")))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in rows[:3]}) == 1
     assert "| **1.40** |" in text
     assert "nginx is not installed" in text
+    assert "| slow | 12 | 1.20 s | 60% | ring: 2 × 500.0 ms; open: 10 × 20.0 ms |" in text
     assert "with 2 CPUs" in text and "Linux 6.1," in text
 
 
@@ -244,7 +247,10 @@ def test_a_row_is_measured_in_all_columns(built_fixtures: None, tmp_path: Path) 
     assert result.peak_kib > 10 << 10
     assert result.columns["record"].felt < result.columns["record"].whole
     assert result.columns["no_agent"].share == 0.5
-    assert said[-1] == "run 1 of 1, strace"
+    assert said[-2:] == ["run 1 of 1, strace", "where the time goes"]
+    (label, count, seconds), *_ = result.top_stops
+    assert label and count > 0 and 0 < seconds < result.stops_program
+    assert sum(count for count, _ in result.stops.values()) > 100
 
 
 def test_a_program_that_fails_fails_its_row_and_no_more(tmp_path: Path) -> None:
@@ -321,3 +327,32 @@ def test_the_command_refuses_what_it_cannot_do() -> None:
     assert _tool("--only", "(").returncode == 2
     assert _tool("--runs", "0").returncode == 2
     assert _tool("--list").stdout.splitlines() == [row.name for row in ROWS]
+
+
+def test_an_interrupted_benchmark_leaves_nothing(built_fixtures: None) -> None:
+    words = [sys.executable, "-m", "tools.benchmark", "--only", "openssl", "-o", "/dev/null"]
+    before = {path.name for path in _left_over()}
+    process = subprocess.Popen(
+        words, cwd=harness.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        harness.wait_until(
+            lambda: [one for one in harness.descendants(process.pid) if one.name == "openssl"],
+            seconds=60,
+            what="the program",
+        )
+        programs = harness.descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "bench-full: interrupted"
+    assert all(harness.is_gone(one.pid) for one in programs)
+    assert {path.name for path in _left_over()} == before
+
+
+def _left_over() -> list[Path]:
+    places = (harness.ROOT / ".bench", Path("/dev/shm"))
+    return [path for place in places for path in place.glob("sysrift-bench-*")]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import statistics
 import sys
@@ -92,7 +93,20 @@ class Measuring:
                     continue
                 self._progress(f"run {number + 1} of {self.effort.runs}, {name}")
                 self._sample(name, column)
+        if not columns["record"].failure:
+            self._progress("where the time goes")
+            self._count_stops()
         return self.result
+
+    def _count_stops(self) -> None:
+        """Record once more, with a clock around what the recorder does at a stop."""
+        counts = self.places.scratch / "stops.json"
+        recorder: Words = [sys.executable, Path(__file__).with_name("stops.py"), counts]
+        try:
+            _, self.result.stops_program = self._record(0, "--agent", 1.0, recorder=recorder)
+            self.result.stops = json.loads(counts.read_text())
+        except RunFailed as failure:
+            self.result.columns["record"].failure = f"stops.py: {failure}"
 
     def _sample(self, name: str, column: Column) -> None:
         ways = {
@@ -169,12 +183,18 @@ class Measuring:
     # -- one run --------------------------------------------------------------------------------
 
     def _record(
-        self, number: int, how: str, share: float, name: str = "trace"
+        self,
+        number: int,
+        how: str,
+        share: float,
+        name: str = "trace",
+        recorder: Words | None = None,
     ) -> tuple[Run, float]:
         """A recording; also what the program felt, by the recording or by the server's client."""
         trace = self._trace(number, name)
         trace.unlink(missing_ok=True)
-        one, felt = self._run([BIN / "sysrift-record", "-q", how, "-o", trace, "--"], share)
+        recorder = recorder or [BIN / "sysrift-record"]
+        one, felt = self._run([*recorder, "-q", how, "-o", trace, "--"], share)
         recorded = Trace(trace)
         try:
             end = recorded.end

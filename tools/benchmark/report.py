@@ -34,6 +34,12 @@ LEGEND = (
     ("in all", "the whole trace, by system calls"),
     ("memory", "the recorder's largest resident set, MiB"),
 )
+STOPS_LEGEND = (
+    "One more recording of each (of repeated ones, one), with a clock around what the recorder "
+    "does at a stop.\nTwo switches between processes, some 10 µs a stop, are not in its time, nor what "
+    "the agent takes itself."
+)
+_TOP, _WORTH = 4, 0.03  # what is named: so many at most, each at least such a part of the time
 BEGIN, END = "<!-- bench-full: begin -->", "<!-- bench-full: end -->"
 
 
@@ -104,6 +110,23 @@ def terminal(results: Results) -> str:
     return "\n".join([*lines, *([""] if remarks else []), *remarks]) + "\n"
 
 
+def _stops(row: Result) -> list[str]:
+    """A row of the table of stops: how many, how much of the program's time, what most are."""
+    count = sum(number for _, number, _ in row.top_stops)
+    seconds = sum(taken for _, _, taken in row.top_stops)
+    share = f"{100 * seconds / row.stops_program:.0f}%" if row.stops_program else "–"
+    most = [
+        f"{label}: {number:,} × {_us(taken / number)}"
+        for label, number, taken in row.top_stops[:_TOP]
+        if taken > _WORTH * seconds
+    ]
+    return [row.name, f"{count:,}", f"{seconds:.2f} s", share, "; ".join(most)]
+
+
+def _us(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
+
+
 def _remarks(results: Results) -> list[str]:
     found = [f"{row.name}: {row.note}" for row in results.rows if row.note and not row.absent]
     shares = [
@@ -125,8 +148,12 @@ def machine(results: Results) -> str:
         f"Measured {str(facts.get('time', ''))[:10]} on a {kind} with {facts.get('cpus')} CPUs "
         f"({facts.get('cpu')}) and {facts.get('memory_gib')} GiB, "
         f"Linux {version.group() if version else '?'}, Python {facts.get('python')}; "
-        f"medians of {facts.get('runs')} runs, all columns in turns."
+        f"{_medians(facts.get('runs'))}, all columns in turns."
     )
+
+
+def _medians(runs: object) -> str:
+    return "one run" if runs == 1 else f"medians of {runs} runs"
 
 
 def markdown(results: Results) -> str:
@@ -146,6 +173,10 @@ def markdown(results: Results) -> str:
             f"| {figure.name.strip()} | {figure.value_text} | {figure.goal_text} | {verdict} |"
         )
     lines += ["", *(f"- {remark}" for remark in _remarks(results))]
+    lines += ["", "## Where the recorder stops a program", "", STOPS_LEGEND, ""]
+    lines += ["| program | stops | recorder's time | of the program's | most of it |"]
+    lines += ["|---|---:|---:|---:|---|"]
+    lines += [f"| {' | '.join(_stops(row))} |" for row in results.rows if row.stops]
     text = "\n".join(lines).rstrip() + "\n"
     return text.replace("<=", "≤").replace(">=", "≥")
 

@@ -61,6 +61,9 @@ class Result:
     trace_bytes: int = 0
     beside: float = 0.0  # bytes of the event blocks a call, beside payload
     peak_kib: int = 0  # of the recorder
+    stops: dict[str, list[float]] = field(default_factory=dict)
+    """Of one more recording: what stops were about, to [how many, the recorder's seconds]."""
+    stops_program: float = 0.0  # the program's seconds then, of the first of its `repeat` runs
 
     @property
     def failures(self) -> list[str]:
@@ -89,6 +92,12 @@ class Result:
         if ratio is None or native is None or not self.execs:
             return None
         return (ratio - 1) * native / (self.execs * self.repeat) * 1000
+
+    @property
+    def top_stops(self) -> list[tuple[str, int, float]]:
+        """(what about, how many, seconds) of the stops, those first that took longest."""
+        listed = [(label, int(count), taken) for label, (count, taken) in self.stops.items()]
+        return sorted(listed, key=lambda one: -one[2])
 
     @property
     def bytes_a_call(self) -> float | None:
