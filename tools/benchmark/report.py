@@ -36,8 +36,8 @@ LEGEND = (
 )
 STOPS_LEGEND = (
     "One more recording of each (of repeated ones, one), with a clock around what the recorder "
-    "does at a stop.\nTwo switches between processes, some 10 µs a stop, are not in its time, nor what "
-    "the agent takes itself."
+    "does at a stop.\nTwo switches between processes, some 10 µs a stop, are not in its time, nor "
+    "what the agent takes itself."
 )
 _TOP, _WORTH = 4, 0.03  # what is named: so many at most, each at least such a part of the time
 BEGIN, END = "<!-- bench-full: begin -->", "<!-- bench-full: end -->"
