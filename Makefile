@@ -8,14 +8,16 @@ BIN := .venv/bin
 SOURCES := pyproject.toml setup.py tools/setup.sh \
 	$(wildcard sysrift/native/*.S sysrift/native/*.ld sysrift/native/*.[ch])
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 WORKERS ?= auto
 
-.PHONY: help build test lint format demo bench fixtures clean
+.PHONY: help build test lint format demo bench bench-full fixtures clean
 
 help:
 	@echo "make test      install what is missing, lint, and run every test"
 	@echo "make demo      record a program that crashes sometimes, and debug that crash"
 	@echo "make bench     measure: recording, trace size, replaying, start-up"
+	@echo "make bench-full  the same of 19 whole programs: about ten minutes; BENCH_ARGS='--runs 1 --only grep'"
 	@echo "make lint      ruff and mypy only"
 	@echo "make format    let ruff format the sources"
 	@echo "make build     .venv with SysRift in it, and its native parts"
@@ -52,7 +54,11 @@ demo: .venv/.run
 
 bench: .venv/.test
 	@tools/setup.sh check
-	@$(BIN)/python tools/bench.py
+	@$(BIN)/python -m tools.bench
+
+bench-full: .venv/.test
+	@tools/setup.sh check
+	@$(BIN)/python -m tools.benchmark $(BENCH_ARGS)
 
 fixtures:
 	$(MAKE) --no-print-directory -j -C fixtures

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -20,8 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+
+from tools.benchmark.figures import Figure, machine_facts, median_of, print_figures
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -36,24 +37,6 @@ STARTED = 50  # programs that a shell starts
 REPLAYED = 20_000  # calls of the replaying benchmark
 
 Sample = Callable[[], float]
-
-
-@dataclass
-class Figure:
-    """One line of the table."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float | None = None  # not more than this; None: just to know
-    samples: list[float] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> str:
-        """Whether the goal is met."""
-        if self.goal is None:
-            return ""
-        return "pass" if self.value <= self.goal else "MISS"
 
 
 class Bench:
@@ -146,9 +129,9 @@ class Bench:
         theirs = _per(taken["strace"], taken["strace_none"], LOOP)
         ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
         return [
-            _median("recording a system call", ours, "us", 120),
-            _median("strace -f -o FILE, the same", theirs, "us"),
-            _median("recording, compared with strace", ratios, "x", 4),
+            median_of("recording a system call", ours, "us", 120),
+            median_of("strace -f -o FILE, the same", theirs, "us"),
+            median_of("recording, compared with strace", ratios, "x", 4),
         ]
 
     def programs(self) -> list[Figure]:
@@ -175,9 +158,9 @@ class Bench:
         started = [(recorded - own) / STARTED * 1000 for recorded in taken["true_recorded"]]
         native = [value / STARTED * 1000 for value in taken["true"]]
         return [
-            _median("recorded / native, bzip2 of 20 MB", ratios, "x", 1.05),
-            _median("fork and exec of /bin/true, recorded", started, "ms", 40),
-            _median("  the same, native", native, "ms"),
+            median_of("recorded / native, bzip2 of 20 MB", ratios, "x", 1.05),
+            median_of("fork and exec of /bin/true, recorded", started, "ms", 40),
+            median_of("  the same, native", native, "ms"),
         ]
 
     def agent(self) -> list[Figure]:
@@ -213,8 +196,8 @@ class Bench:
             )
             ratios = [a / b for a, b in zip(taken["felt"], taken["native"], strict=True)]
             whole = [a / b for a, b in zip(taken["recorded"], taken["native"], strict=True)]
-            figures.append(_median(f"--agent / native, {name}", ratios, "x", goal))
-            figures.append(_median("  the command, start-up and end included", whole, "x"))
+            figures.append(median_of(f"--agent / native, {name}", ratios, "x", goal))
+            figures.append(median_of("  the command, start-up and end included", whole, "x"))
         return figures
 
     def _felt(self, trace: str) -> float:
@@ -256,9 +239,9 @@ class Bench:
         )
         calls = _per(taken["run"], taken["none"], REPLAYED)
         return [
-            _median("running ahead over a call in GDB", calls, "us", 150),
-            _median("sysrift-replay to the first prompt", taken["none"], "s", 1.5),
-            _median("  GDB alone", self.in_turns(gdb=self._gdb_alone)["gdb"], "s"),
+            median_of("running ahead over a call in GDB", calls, "us", 150),
+            median_of("sysrift-replay to the first prompt", taken["none"], "s", 1.5),
+            median_of("  GDB alone", self.in_turns(gdb=self._gdb_alone)["gdb"], "s"),
         ]
 
     def _gdb_alone(self) -> float:
@@ -276,8 +259,8 @@ class Bench:
         of_true = _differences(taken["record"], taken["native"])
         of_smallest = _differences(taken["record_smallest"], taken["smallest"])
         return [
-            _median("recorder's start-up and end, /bin/true", of_true, "s", 0.25),
-            _median("  the same with no library to load", of_smallest, "s", 0.25),
+            median_of("recorder's start-up and end, /bin/true", of_true, "s", 0.25),
+            median_of("  the same with no library to load", of_smallest, "s", 0.25),
         ]
 
     def _recorded_smallest(self, program: Path) -> float:
@@ -294,47 +277,6 @@ def _differences(more: Sequence[float], less: Sequence[float]) -> list[float]:
 def _per(more: Sequence[float], less: Sequence[float], count: int) -> list[float]:
     """Microseconds each, the cost of starting and ending taken off."""
     return [value / count * 1e6 for value in _differences(more, less)]
-
-
-def _median(name: str, samples: list[float], unit: str, goal: float | None = None) -> Figure:
-    return Figure(name, statistics.median(samples), unit, goal, samples)
-
-
-def _number(value: float | None, unit: str) -> str:
-    if value is None:
-        return ""
-    places = {"s": 3, "x": 2, "ms": 1, "us": 1, "bytes": 1}.get(unit, 0)
-    return f"{value:.{places}f} {unit}".rstrip()
-
-
-def _print_table(figures: list[Figure]) -> None:
-    rows = [
-        (
-            figure.name,
-            _number(figure.value, figure.unit),
-            f"<= {figure.goal:g} {figure.unit}" if figure.goal is not None else "",
-            figure.verdict,
-        )
-        for figure in figures
-    ]
-    for name, value, goal, verdict in [("", "measured", "goal", ""), *rows]:
-        print(f"{name:<44}{value:>13}  {goal:<13}{verdict}".rstrip())
-
-
-def _facts(cpu: int, rounds: int) -> dict[str, object]:
-    model = "?"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cpu": model,
-        "pinned_to": cpu,
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "rounds": rounds,
-    }
 
 
 def main() -> int:
@@ -365,11 +307,18 @@ def main() -> int:
         ):
             print(f"measuring: {title} ...", file=sys.stderr, flush=True)
             figures += measure()
-    _print_table(figures)
+    print_figures(figures)
     RESULT.parent.mkdir(exist_ok=True)
     kept = [{**asdict(figure), "verdict": figure.verdict} for figure in figures]
     RESULT.write_text(
-        json.dumps({"facts": _facts(cpu, args.rounds), "figures": kept}, indent=1) + "\n"
+        json.dumps(
+            {
+                "facts": {**machine_facts(), "pinned_to": cpu, "rounds": args.rounds},
+                "figures": kept,
+            },
+            indent=1,
+        )
+        + "\n"
     )
     return int(args.check and any(figure.verdict == "MISS" for figure in figures))
 

@@ -14,6 +14,7 @@ from sysrift.replay.divergence import divergence
 from sysrift.replay.engine import Engine, Halt, Reason
 from sysrift.replay.player import PATCH_AT
 from sysrift.replay.stub import fork_stub, headless_stub, kill_stub
+from sysrift.trace.ahead import reading_ahead
 from sysrift.trace.model import Event, EventFlag, Process
 from sysrift.trace.reader import Trace
 from sysrift.tracee import RemoteSyscallError, TraceeGone
@@ -68,7 +69,7 @@ def verify(
     TraceError/ReplayError when the trace cannot be replayed here at all.
     """
     cpus = frozenset(os.sched_getaffinity(0))
-    with headless_stub(trace) as tracee:
+    with headless_stub(trace) as tracee, reading_ahead(trace.file, cpus):
         engine = Engine(trace, tracee)
         engine.check_checksums = True
         engine.cpus = cpus

@@ -12,7 +12,7 @@ import struct
 import uuid
 import zlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +89,7 @@ class TraceFile:
         except OSError as error:
             raise TraceError(f"cannot open the trace {path}: {error.strerror}") from None
         self._cache: OrderedDict[int, EventsBlock] = OrderedDict()
+        self._read_block: Callable[[int], EventsBlock] = self.read_block
         self.metadata: dict[str, Any] = {}
         self.files: dict[int, FileReference] = {}
         self.notes: list[str] = []
@@ -118,8 +119,8 @@ class TraceFile:
     # -- blocks ---------------------------------------------------------------------------------
 
     def _at(self, offset: int, length: int) -> bytes:
-        self._file.seek(offset)
-        return self._file.read(length)
+        # Another thread may read too (see `ahead`), so there is no file position.
+        return os.pread(self._file.fileno(), length, offset)
 
     def _read_header(self) -> None:
         head = self._at(0, 32)
@@ -506,12 +507,20 @@ class TraceFile:
             self._cache.move_to_end(offset)
             return cached
         try:
-            block = self._cache[offset] = EventsBlock(self._block(offset, BlockType.EVENTS))
+            block = self._cache[offset] = self._read_block(offset)
         except (struct.error, IndexError, KeyError):
             raise self._unreadable(offset) from None
         if len(self._cache) > _CACHED_BLOCKS:
             self._cache.popitem(last=False)
         return block
+
+    def read_block(self, offset: int) -> EventsBlock:
+        """Read the block of events at `offset`; in any thread. Raises as `EventsBlock` does too."""
+        return EventsBlock(self._block(offset, BlockType.EVENTS))
+
+    def reads_blocks_by(self, read: Callable[[int], EventsBlock]) -> None:
+        """Have blocks that are wanted read by something else than `read_block`."""
+        self._read_block = read
 
     def _unreadable(self, offset: int) -> TraceError:
         return TraceError(

@@ -89,6 +89,10 @@ class Trace:
                 if event <= until:
                     self.checksums[event] = digest
         self.event_count = number - 1
+        # An image is written at once, the events before it may not have come to that.
+        self._images = {
+            event: offset for event, offset in self._images.items() if event <= self.event_count
+        }
         self._now: tuple[Event, ...] = ()
         self._now_first = self._now_end = 0
 

@@ -314,8 +314,7 @@ class TraceWriter:
         return stored
 
     def add_image(self, image: Image) -> None:
-        """Append an image; events that came before it are written first."""
-        self.flush()
+        """Append an image. Events that came before it may follow it in the file."""
         mappings = [
             {
                 **mapping.__dict__,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import random
 import resource
 import signal
 import struct
@@ -27,6 +28,7 @@ from sysrift.trace.reader import Trace
 from sysrift.trace.schema import (
     BlockHeader,
     BlockType,
+    Codec,
     EventRecord,
     EventsBlock,
     FileHeader,
@@ -112,6 +114,18 @@ def test_decompress_undoes_compress(raw):
     codec_id, stored = codec.compress(raw)
     assert len(stored) <= len(raw)
     assert codec.decompress(codec_id, stored, len(raw)) == raw
+
+
+def test_what_is_large_and_cannot_be_shrunk_is_stored_as_it_is():
+    noise = random.Random(1).randbytes(1 << 20)
+    text = b"".join(b"line %d of a text\n" % number for number in range(50_000))
+    assert codec.compress(noise) == (Codec.NONE, noise)
+    codec_id, stored = codec.compress(text)
+    assert codec_id == Codec.ZLIB and len(stored) < len(text) // 4
+    # A sample in the middle tells of what lies between a head and a tail like that.
+    mixed = noise[:8192] + text + noise[:8192]
+    codec_id, stored = codec.compress(mixed)
+    assert codec_id == Codec.ZLIB and codec.decompress(codec_id, stored, len(mixed)) == mixed
 
 
 segments = st.lists(

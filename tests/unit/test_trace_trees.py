@@ -346,3 +346,36 @@ def test_a_process_that_cannot_be_is_refused(value: dict[str, int], tmp_path: Pa
 def test_the_reader_says_which_process_is_not_there(tree: Trace) -> None:
     with pytest.raises(TraceError, match="has no process 9"):
         tree.of(9)
+
+
+def test_an_image_whose_events_were_cut_off_is_not_there(tmp_path: Path) -> None:
+    """Programs and images are in the file at once, events only when a block of them is full."""
+    builder = Builder(tmp_path / "t.srl")
+    builder.call("brk", 0)
+    child = builder.fork()
+    builder.writer.flush()
+    builder.process = child
+    builder.call("brk", 0)
+    executed = builder.execute("/bin/other")
+    builder.writer.abandon()
+    trace = Trace(builder.path)
+    own = trace.of(child)
+    assert executed > own.event_count == own.process.parent_event
+    assert not own.has_image(executed)
+    assert own.beginning == own.process.parent_event
+    assert own.image_before(executed + 1) == 0
+    with pytest.raises(TraceError):
+        own.image(executed)
+    trace.close()
+
+
+def test_an_image_comes_with_its_events_wherever_they_are_in_the_file(tmp_path: Path) -> None:
+    builder = Builder(tmp_path / "t.srl")
+    builder.call("brk", 0)
+    executed = builder.execute("/bin/other")
+    builder.call("brk", 0)
+    trace = Trace(builder.close())
+    assert len(trace.file.event_blocks()) == 1
+    assert trace.has_image(executed) and trace.image(executed).exe == "/bin/other"
+    assert [event.number for event in trace.events(1, 3)] == [1, 2, 3]
+    trace.close()
