@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 
 import gdb
+from sysrift.errors import SysRiftError
+from sysrift.tracee import RemoteSyscallError
 
 
 def say(text: str) -> None:
@@ -74,8 +76,22 @@ def silence() -> Iterator[None]:
         os.close(saved)
 
 
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """What goes wrong within it is one line for the user."""
+    try:
+        yield
+    except (SysRiftError, OSError, gdb.error, RemoteSyscallError) as error:
+        say(str(error))
+
+
 def forget_caches() -> None:
     """Registers and memory were changed behind GDB's back: make it look again."""
     gdb.execute("maint flush register-cache", to_string=True)
+    forget_memory()
+
+
+def forget_memory() -> None:
+    """Memory was changed behind GDB's back; frames, and which one is selected, are as they were."""
     with contextlib.suppress(gdb.error):
         gdb.execute("maint flush dcache", to_string=True)

@@ -35,6 +35,14 @@ def after_starti() -> None:
         show_position()
 
 
+def between_commands() -> None:
+    """Before and after a command that may call the program's functions: those before are over."""
+    from sysrift_gdb import session
+
+    if session.current is not None:
+        session.current.diversions.after_command()
+
+
 def before_stepping_by_line() -> None:
     """GDB is about to step through a line by its range of addresses (`line_steps`)."""
     from sysrift_gdb import session
