@@ -25,11 +25,16 @@ from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NO_SYSCALL
 from sysrift_gdb import console
 from sysrift_gdb.debug_traps import INT3
+from sysrift_gdb.point_trap import CALL
 
 if TYPE_CHECKING:
     from sysrift_gdb.session import Replay
 
 _DUMMY_FRAME = re.compile(r"\bstack=(0x[0-9a-f]+),code=(0x[0-9a-f]+)")
+
+_TRAP_TRACE = 2  # si_code of the SIGTRAP of a single step
+_BEFORE_INSTRUCTION = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS)
+_SYSCALL_LENGTH = 2
 
 _TIME_STAMPS = {b"\x0f\x31": 2, b"\x0f\x01\xf9": 3}
 """rdtsc and rdtscp, and how long they are."""
@@ -46,6 +51,10 @@ class Diversions:
         self._calls: DivertedCalls | None = None
         self._running = False  # the user has let the program run, and not seen it stop
         self._in_condition = False  # the diversion began then
+        self._once_more: Saved | None = None  # see `_end_in_condition`
+        self._at_watchpoint = False  # and where it did, the trap of a debug register was at hand
+        self._has_sent = False  # the signal that is told there
+        self._caught: Registers | None = None  # of a call that the user catches, on a condition
         self._depth = 0  # functions called that have not come back
         self._stuck = ""  # why the called function cannot go on
         self._said: set[str] = set()  # in this diversion
@@ -69,17 +78,15 @@ class Diversions:
         if not self.is_on or self._depth or self._tracee.registers().rip not in _return_points():
             return  # it has stopped somewhere else, or another one is to come
         if self._in_condition:
-            self.end(tell_gdb=False)
+            self._end_in_condition()
         else:
             gdb.post_event(self._end_unless_called)
 
     def _begin(self) -> None:
         replay = self._replay
+        self._once_more = self._caught = None
         if self._tracee.stop_operation() == pt.SYSCALL_INFO_NONE:
-            # What was sent to the program is not for the function.
-            while self._tracee.pending_signals:
-                self._tracee.resume(pt.PTRACE_SYSEMU)  # what is pending comes first
-                self._tracee.wait()
+            self._drop_signals()  # what was sent to the program is not for the function
         else:
             registers = self._tracee.registers()
             registers.orig_rax = NO_SYSCALL
@@ -88,15 +95,23 @@ class Diversions:
         if replay.kept is not None:
             # Before the call that the user has caught, which is entered anew afterwards.
             kept, replay.kept = replay.kept, None
+            self._caught = kept.copy() if self._running else None
             kept.rip -= 2
             kept.rax = kept.orig_rax
             kept.orig_rax = NO_SYSCALL
             self._saved.registers = kept
         self._calls = DivertedCalls(self._engine, self._saved)
         self._in_condition = self._running
+        self._at_watchpoint = self._tracee.has_watchpoints and bool(self._tracee.watchpoint_hits)
         self._depth = 0
         self._stuck = ""
         self._said.clear()
+
+    def _drop_signals(self) -> None:
+        while self._tracee.pending_signals:
+            self._tracee.resume(pt.PTRACE_SYSEMU)  # what is pending comes first
+            self._tracee.wait()
+        self._has_sent = False
 
     # -- its stops ------------------------------------------------------------------------------
 
@@ -145,6 +160,12 @@ class Diversions:
     def on_stop(self) -> None:
         """GDB has stopped for the user."""
         self._running = False
+        saved, self._once_more = self._once_more, None
+        if saved is not None and not self.is_on and saved.is_before(self._tracee.registers()):
+            saved.put_back()
+        if self._has_sent:
+            self._drop_signals()
+            self._replay.send_again()
         if not self.is_on:
             return
         if not self._depth and not _calls_under_way():
@@ -197,6 +218,47 @@ class Diversions:
         if self.is_on and self._stuck:
             self.leave()
             raise ReplayError("back from the function called from GDB, as if there had been none")
+
+    def _end_in_condition(self) -> None:
+        """The call is back that GDB has made to judge a condition.
+
+        GDB is going to put registers back (some versions spoil those of AVX-512), and a byte of its
+        breakpoint on the stack. So all is put back once more at the next stop: behind a step over
+        the breakpoint with the condition; or, where GDB makes none, at that of a signal.
+        """
+        saved = self._saved
+        comes_by_itself = self._caught is None and not self._at_watchpoint
+        self.end(tell_gdb=False)
+        self._once_more = saved
+        if not comes_by_itself:
+            pt.tgkill(self._tracee.pid, CALL)
+            self._has_sent = True
+
+    def at_stop(self, sig: int = 0, code: int = 0) -> bool | None:
+        """GDB has stopped the program, by a signal or for a system call (0).
+
+        Returns None when there is nothing to be done here; else whether the user should see it.
+        """
+        saved, self._once_more = self._once_more, None
+        if self.is_on:
+            return None
+        if self._has_sent and sig == CALL and code <= 0:
+            self._has_sent = False
+            if saved is not None:
+                saved.put_back()
+            if self._caught is not None:
+                return self._replay.play_caught(self._caught)
+            return False
+        if saved is None:
+            return None
+        now = self._tracee.registers()
+        if sig == signal.SIGTRAP and code == _TRAP_TRACE:
+            saved.put_back()
+            self._replay.step_over()
+        elif sig in _BEFORE_INSTRUCTION and now.rip - saved.registers.rip in (0, _SYSCALL_LENGTH):
+            saved.put_back()
+            self._tracee.set_registers(now)
+        return None
 
     def leave(self) -> None:
         """End the diversion, if one is on, wherever the called function is."""

@@ -197,6 +197,7 @@ class Replay:
 
     def on_syscall_stop(self) -> bool:
         """GDB stopped for a system call; returns whether the user should see the stop."""
+        self.diversions.at_stop()
         shown = self._on_syscall_stop()
         self._in_code.watch()
         return shown
@@ -358,6 +359,10 @@ class Replay:
         code = int.from_bytes(siginfo[8:12], "little", signed=True)
         if self.user_call:
             return self._on_signal_in_call(sig, code)
+        done = self.diversions.at_stop(sig, code)
+        if done is not None:
+            self._in_code.watch()
+            return done
         if sig == signal.SIGTRAP:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
@@ -384,6 +389,17 @@ class Replay:
         self.tracee.remote_syscall(_NR_GETPID)
         console.forget_caches()
         return shown
+
+    def play_caught(self, registers: Registers) -> bool:
+        """A call that the user catches, with these registers at its entry, whose stop is not shown;
+        returns whether what comes behind it is."""
+        image = self.engine.image
+        self.tracee.set_registers(registers)
+        return self._after_call(self.engine.system_call(registers), image)
+
+    def step_over(self) -> None:
+        """Execute the instruction that the program stands on, whatever breakpoints are there."""
+        self._in_code.trap.step_over()
 
     def _stepped_into_call(self) -> Registers:
         """The registers at the SIGSYS of a system call, as its entry would show them."""
@@ -450,6 +466,10 @@ class Replay:
         self._report_no_faults()
         if self._entered != (self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY):
             self.hand_back()
+        self.send_again()
+
+    def send_again(self) -> None:
+        """Signals that were on their way to the program were dropped: they are to come again."""
         if self._ended_by:
             pt.tgkill(self.pid, self._ended_by)
         self._in_code.after_user_call()

@@ -85,6 +85,8 @@ class Saved:
 
     def is_before(self, registers: Registers) -> bool:
         """Whether these are its general registers."""
+        registers = registers.copy()
+        registers.orig_rax = self.registers.orig_rax
         return bytes(registers) == bytes(self.registers)
 
     def bytes_at(self, address: int, length: int) -> bytes | None:
