@@ -32,6 +32,7 @@ from sysrift.views.processes import find_process, most_interesting
 from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
+from sysrift_gdb.changes import Changes
 from sysrift_gdb.debug_traps import DebugTraps, back_onto_breakpoint
 from sysrift_gdb.diversion import Diversions
 from sysrift_gdb.history import History
@@ -99,6 +100,7 @@ class Replay:
             self.traps = DebugTraps(self.tracee)
             self._in_code = EventsInCode(self)
             self.diversions = Diversions(self)
+            self.changes = Changes(self)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -445,8 +447,12 @@ class Replay:
         self.catchpoints.let_next_fault_through()
 
     def place(self) -> Place:
-        """Where the program stands. Ends a diversion."""
+        """Where the program stands. Ends a diversion, and takes the user's changes back; where
+        those are too old for that, it is where they began."""
         self.diversions.leave()
+        self.changes.take_back_at_once()
+        if self.is_changed:
+            return self.changes.place
         if self.kept is not None:
             return Place(self.engine.next)
         return Place.of(self.engine)
@@ -522,9 +528,22 @@ class Replay:
     def fail(self, error: Exception) -> None:
         """Replaying cannot go on: say so, and show where."""
         console.forget_caches()
+        text = str(error)
         if isinstance(error, Divergence):
             self.diverged = True
-        console.say(str(error))
+            if self.is_changed:
+                text = text.replace(error.cause, "you have changed the program (sysrift-restore)")
+        console.say(text)
+
+    def as_recorded(self) -> None:
+        """The program is what the recording says again."""
+        self.is_changed = False
+        self.changes.forget()
+
+    def restore(self) -> None:
+        """Take back what the user has changed. Raises SysRiftError."""
+        self.diversions.leave()
+        self.changes.take_back()
 
     # -- going places ---------------------------------------------------------------------------
 
@@ -602,7 +621,7 @@ class Replay:
         nearest = self.trace.image_before(target)
         checkpoint = self.checkpoints.last_before(target)
         here = self.engine.next
-        if target < here or self.diverged or max(nearest + 1, checkpoint) > here:
+        if target < here or self.diverged or self.is_changed or max(nearest + 1, checkpoint) > here:
             self._leave_end()
             self._begin_again(nearest, checkpoint)
 
@@ -616,7 +635,7 @@ class Replay:
     def _leave_end(self) -> None:
         """What was said and done at the end, or at a divergence, is no more."""
         self.diverged = False
-        self.is_changed = False
+        self.as_recorded()
         self.said_end = False
         self._ended_by = 0
         self._exec_pending = False

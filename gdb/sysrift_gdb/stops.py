@@ -75,11 +75,13 @@ def _on_resume(_event: object) -> None:
     if session.current is not None:
         with console.plainly():
             session.current.diversions.on_resume()
+            session.current.changes.on_resume()
 
 
 def _on_change(_event: object) -> None:
     if session.current is not None:
-        session.current.is_changed = True
+        with console.plainly():
+            session.current.changes.on_change()
 
 
 def _before_prompt(_none: object = None) -> None:

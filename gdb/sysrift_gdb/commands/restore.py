@@ -10,9 +10,10 @@ from sysrift_gdb.commands import ReplayCommand, show_position
 
 
 class Restore(ReplayCommand):
-    """Put back what you have changed: sysrift-restore
+    """Let the program be what the recording says again: sysrift-restore
 
-    A function called from GDB that has stopped in its midst is left, with all that it has changed
+    What you have written to memory or registers is taken back: the program stands where that was. A
+    function called from GDB that has stopped in its midst is left, and all that it has changed is
     as it was."""
 
     name = "sysrift-restore"
@@ -22,7 +23,7 @@ class Restore(ReplayCommand):
         if words:
             raise UsageError("sysrift-restore takes no arguments")
         replay = session.active()
-        replay.diversions.leave()
+        replay.restore()
         show_position()
 
 
