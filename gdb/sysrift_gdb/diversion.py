@@ -23,6 +23,7 @@ from sysrift.replay.saved import Saved
 from sysrift.tracee import BadAddress, Registers, RemoteSyscallError
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.registers import NO_SYSCALL
+from sysrift.views.signals import signal_name
 from sysrift_gdb import console
 from sysrift_gdb.debug_traps import INT3
 from sysrift_gdb.point_trap import CALL
@@ -134,6 +135,9 @@ class Diversions:
                 f"the function called from GDB gets ENOSYS for {outcome.refused}: "
                 "in a replay nothing reaches the outside"
             )
+        if outcome.signal:
+            self._stuck = f"has got {signal_name(outcome.signal)} (sent by itself)"
+            pt.tgkill(self._tracee.pid, outcome.signal)
         if outcome.ends:
             self._stuck = f"would have ended the program, by {outcome.ends}"
 

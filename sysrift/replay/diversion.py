@@ -57,12 +57,13 @@ class Outcome(NamedTuple):
     """What becomes of a call.
 
     `result` is what it returns; `output` what it has written to stdout or stderr; `refused` is its
-    name when it was not made; `ends` says by what the process would have ended.
+    name when it was not made; `signal` would come to the process; by what `ends` says it would end.
     """
 
     result: int
     output: bytes = b""
     refused: str = ""
+    signal: int = 0
     ends: str = ""
 
 
@@ -255,10 +256,7 @@ class DivertedCalls:
             return -errno.ENOSYS
         if number == 0 or number in _IGNORED:
             return 0
-        try:
-            return Outcome(0, ends=signal.Signals(number).name)
-        except ValueError:
-            return -errno.ENOSYS
+        return Outcome(0, signal=number) if number in signal.valid_signals() else -errno.EINVAL
 
 
 def _pages(length: int) -> int:
