@@ -9,7 +9,6 @@ kept, once for each stop: to put it back if the user says that it was not meant,
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gdb
@@ -127,13 +126,7 @@ class Changes:
 
 def _can_ask() -> bool:
     """Whether a question can be put to the user."""
-    return bool(gdb.parameter("confirm")) and os.isatty(0) and not _is_machine_interface()
-
-
-def _is_machine_interface() -> bool:
-    words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    joined = b" ".join(words)
-    return any(form in joined for form in (b"-i=", b"-i mi", b"-i dap", b"-interpreter"))
+    return bool(gdb.parameter("confirm")) and os.isatty(0) and not console.is_machine_interface()
 
 
 def _is_meant() -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import gdb
 from sysrift.errors import SysRiftError
@@ -74,6 +75,12 @@ def silence() -> Iterator[None]:
         gdb.flush(gdb.STDOUT)
         os.dup2(saved, 1)
         os.close(saved)
+
+
+def is_machine_interface() -> bool:
+    """Whether a front end drives this GDB (MI, DAP), and no user types its commands."""
+    words = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ")
+    return any(form in words for form in (b"-i=", b"-i mi", b"-i dap", b"-interpreter"))
 
 
 @contextlib.contextmanager

@@ -80,7 +80,9 @@ class Diversions:
             return  # it has stopped somewhere else, or another one is to come
         if self._in_condition:
             self._end_in_condition()
-        else:
+        elif console.is_machine_interface():
+            # There are no hooks then. Not always: GDB dies at its exit when such a call is left
+            # over, as in batch mode, where nothing waits for events after the last command.
             gdb.post_event(self._end_unless_called)
 
     def _begin(self) -> None:

@@ -139,6 +139,11 @@ def test_expressions_that_a_script_evaluates(diverted: Replay) -> None:
     assert run.text.count("is 3\n") == 2 and run.values == ["0", "0"], run.text
 
 
+def test_gdb_ends_well_right_after_one(recording: harness.Recording, in_gdb: Replay) -> None:
+    run = in_gdb(recording, COUNTING, "continue", "print bump() + bump()")
+    assert run.values == ["3"] and "Fatal signal" not in run.text, run.text
+
+
 def test_without_putting_things_back_the_divergence_is_found(
     recording: harness.Recording, in_gdb: Replay
 ) -> None:
@@ -337,7 +342,7 @@ def test_ctrl_c_in_a_called_function_that_loops(prompt: Prompt) -> None:
     prompt.gdb.sendintr()
     assert "this is in a function called from GDB" in prompt.wait()
     assert "loop ()" in prompt.do("backtrace 1")
-    assert " = 1" in prompt.do("print counter > 100")
+    assert " = 1" in prompt.do("print counter != 0")
     assert "main ()" in prompt.do("sysrift-restore")
     assert " = 0" in prompt.do("print counter")
     prompt.ask("delete")
