@@ -57,19 +57,28 @@ class Changes:
         except TooLarge:
             pass
 
-    def on_change(self) -> None:
-        """The user has written to memory or to a register."""
+    def on_change(self, address: int = 0, length: int = 0) -> None:
+        """The user has written to `length` bytes of memory, or to a register (0)."""
         replay = self._replay
-        if replay.user_call or replay.is_changed:
+        if replay.user_call:
+            if length and not replay.diversions.puts_back(address, length):
+                replay.is_changed = True  # it stays when the function is over
+                self._original = None
+            return
+        if replay.is_changed:
+            if self._original is not None and length:
+                self._original = self._original if self._original.covers(address, length) else None
             return
         original = self._now[1] if self._now is not None else None
+        if original is not None and length and not original.covers(address, length):
+            original = None  # code, for instance
         if not _is_meant():
             if original is not None:
                 original.put_back()
                 console.forget_caches()
                 console.say("nothing was changed")
                 return
-            console.say("it is done already, and memory is too large to be kept: sysrift-goto")
+            console.say("it is done already, and was not kept as it was: sysrift-goto leads back")
         elif not _can_ask():
             console.say(f"the program is changed from here on: {_MEANS}")
         replay.is_changed = True
@@ -78,8 +87,11 @@ class Changes:
     def on_resume(self) -> None:
         """The program is about to go on, and GDB looks at nothing before it does."""
         self._now = None
-        if not self._replay.is_changed or self._moved:
-            return
+        if self._replay.is_changed and not self._moved:
+            self._note_place()
+
+    def _note_place(self) -> None:
+        """The changed program leaves the place of the change, which is to be found again."""
         self._moved = True
         original = self._original
         if self._replay.kept is not None:
@@ -115,6 +127,8 @@ class Changes:
         self.take_back_at_once()
         if not self._replay.is_changed:
             return
+        if not self._moved:
+            self._note_place()
         if self._place is None:
             raise ReplayError(
                 "you changed the program, and where that was is not known: sysrift-goto "

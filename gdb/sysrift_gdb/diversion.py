@@ -66,6 +66,10 @@ class Diversions:
         """Whether the program is not where the recording has it: a function is, or was, called."""
         return self._saved is not None
 
+    def puts_back(self, address: int, length: int) -> bool:
+        """Whether the end of the diversion undoes a debugger's write there."""
+        return self._saved is not None and self._saved.covers(address, length)
+
     # -- GDB calls a function ---------------------------------------------------------------------
 
     def on_call(self, begins: bool) -> None:

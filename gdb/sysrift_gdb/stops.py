@@ -78,10 +78,13 @@ def _on_resume(_event: object) -> None:
             session.current.changes.on_resume()
 
 
-def _on_change(_event: object) -> None:
+def _on_change(event: object) -> None:
     if session.current is not None:
         with console.plainly():
-            session.current.changes.on_change()
+            if isinstance(event, gdb.MemoryChangedEvent):
+                session.current.changes.on_change(int(event.address), int(event.length))
+            else:
+                session.current.changes.on_change()
 
 
 def _before_prompt(_none: object = None) -> None:

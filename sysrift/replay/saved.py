@@ -89,12 +89,15 @@ class Saved:
         registers.orig_rax = self.registers.orig_rax
         return bytes(registers) == bytes(self.registers)
 
-    def bytes_at(self, address: int, length: int) -> bytes | None:
-        """What was there; None when it is not known."""
-        for start, data in self._runs.items():
-            if start <= address and address + length <= start + len(data):
-                return data[address - start : address - start + length]
-        return None
+    def covers(self, address: int, length: int) -> bool:
+        """Whether all of that can be written to, so that `put_back` knows what was there.
+
+        A debugger's writes go to any memory.
+        """
+        return any(
+            m.start <= address and address + length <= m.end and m.prot & PROT_WRITE
+            for m in self.maps
+        )
 
     # -- the address space ----------------------------------------------------------------------
 

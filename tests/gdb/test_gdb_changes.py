@@ -115,6 +115,17 @@ def test_what_is_written_in_a_called_function_goes_with_it(changed: Replay) -> N
     assert MARK not in run.text and ends_as_recorded(run), run.text
 
 
+@pytest.mark.parametrize("back", ["sysrift-restore", "sysrift-goto 46", "reverse-stepi"])
+def test_code_that_the_user_changed_is_put_back(changed: Replay, back: str) -> None:
+    look = "print *(char *) &compute == 1"
+    run = changed(
+        "sysrift-goto 45", look, "set var *(char *) &compute = 1", look, back, look, "sysrift-when",
+        "continue",
+    )  # fmt: skip
+    assert run.values == ["0", "1", "0"], run.text
+    assert "you have changed" not in run.text and ends_as_recorded(run), run.text
+
+
 def test_returning_from_a_frame_is_a_change(changed: Replay) -> None:
     run = changed(
         COMPUTING, "continue", "return 5", "sysrift-when", "sysrift-restore", "print i", "delete",
