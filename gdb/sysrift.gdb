@@ -90,13 +90,121 @@ python sysrift_gdb.hooks.after_starti()
 end
 
 define hook-next
+maintenance sysrift before-resuming
 python sysrift_gdb.hooks.before_stepping_by_line()
 end
 
 define hook-step
+maintenance sysrift before-resuming
 python sysrift_gdb.hooks.before_stepping_by_line()
 end
 
 define hook-until
+maintenance sysrift before-resuming
 python sysrift_gdb.hooks.before_stepping_by_line()
+end
+
+define hook-continue
+maintenance sysrift before-resuming
+end
+
+define hook-stepi
+maintenance sysrift before-resuming
+end
+
+define hook-nexti
+maintenance sysrift before-resuming
+end
+
+define hook-finish
+maintenance sysrift before-resuming
+end
+
+define hook-advance
+maintenance sysrift before-resuming
+end
+
+define hook-print
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-print
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-call
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-call
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-output
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-output
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-printf
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-printf
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-x
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-x
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-display
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-display
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-eval
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-eval
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-set
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-set
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define set hook-variable
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define set hookpost-variable
+python sysrift_gdb.hooks.after_evaluating()
+end
+
+define hook-return
+python sysrift_gdb.hooks.before_evaluating()
+end
+
+define hookpost-return
+python sysrift_gdb.hooks.after_return()
+end
+
+define hook-jump
+maintenance sysrift before-resuming
+python sysrift_gdb.hooks.after_return()
 end

@@ -40,6 +40,7 @@ def install() -> None:
         last_write,
         ps,
         replay,
+        restore,
         reverse,
         when,
     )
@@ -58,6 +59,7 @@ def install() -> None:
         ps,
         info,
         checkpoints,
+        restore,
         reverse,
         last_write,
     ):

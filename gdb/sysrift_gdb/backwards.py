@@ -321,6 +321,7 @@ def look_back(
 ) -> bool:
     """Let the replay go to the moment that `choose` takes; returns False when it takes none, and
     the replay stands where it stood. Raises SysRiftError when going back is not possible."""
+    replay.restore()
     outcome: list[bool | ReplayError] = []
 
     def go() -> bool:

@@ -6,8 +6,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import gdb
+from sysrift.errors import SysRiftError
+from sysrift.tracee import RemoteSyscallError
 
 
 def say(text: str) -> None:
@@ -74,8 +77,28 @@ def silence() -> Iterator[None]:
         os.close(saved)
 
 
+def is_machine_interface() -> bool:
+    """Whether a front end drives this GDB (MI, DAP), and no user types its commands."""
+    words = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ")
+    return any(form in words for form in (b"-i=", b"-i mi", b"-i dap", b"-interpreter"))
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """What goes wrong within it is one line for the user."""
+    try:
+        yield
+    except (SysRiftError, OSError, gdb.error, RemoteSyscallError) as error:
+        say(str(error))
+
+
 def forget_caches() -> None:
     """Registers and memory were changed behind GDB's back: make it look again."""
     gdb.execute("maint flush register-cache", to_string=True)
+    forget_memory()
+
+
+def forget_memory() -> None:
+    """Memory was changed behind GDB's back; frames, and which one is selected, are as they were."""
     with contextlib.suppress(gdb.error):
         gdb.execute("maint flush dcache", to_string=True)

@@ -35,6 +35,34 @@ def after_starti() -> None:
         show_position()
 
 
+def before_evaluating() -> None:
+    """A command is about to be executed that may call the program's functions, or change it."""
+    from sysrift_gdb import session
+
+    if session.current is not None:
+        session.current.diversions.after_command()
+        session.current.changes.before_command()
+
+
+def after_evaluating() -> None:
+    """Such a command is over."""
+    from sysrift_gdb import session
+
+    if session.current is not None:
+        session.current.diversions.after_command()
+
+
+def after_return() -> None:
+    """`return`: the program is elsewhere."""
+    from sysrift_gdb import session
+
+    if session.current is not None:
+        was_called = session.current.user_call
+        session.current.diversions.after_command()
+        if not was_called:
+            session.current.changes.on_change()
+
+
 def before_stepping_by_line() -> None:
     """GDB is about to step through a line by its range of addresses (`line_steps`)."""
     from sysrift_gdb import session

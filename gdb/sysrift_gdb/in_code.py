@@ -14,7 +14,6 @@ from sysrift_gdb.debug_traps import back_onto_breakpoint
 from sysrift_gdb.line_loops import LineLoop
 from sysrift_gdb.line_steps import Line, line_at
 from sysrift_gdb.point_trap import Called, PointTrap
-from sysrift_gdb.user_calls import Traces
 
 if TYPE_CHECKING:
     from sysrift_gdb.session import Replay
@@ -30,8 +29,6 @@ class EventsInCode:
         self._engine = replay.engine
         self._tracee = replay.tracee
         self.trap = PointTrap(replay.engine)
-        self._before_call: Traces | None = None  # since GDB stopped
-        self._call_traces: Traces | None = None  # the same, when the user has called a function
 
     @property
     def is_called(self) -> bool:
@@ -53,31 +50,21 @@ class EventsInCode:
     def on_stop(self) -> None:
         """GDB has stopped for the user."""
         self.trap.tidy()
-        if not self._replay.user_call and self._call_traces is None:
-            in_code = self._engine.point is not None
-            self._before_call = Traces.before_call(self._tracee) if in_code else None
 
     def after_user_call(self) -> None:
-        """GDB has run a function that the user called."""
-        self._call_traces = self._before_call
-        if self.trap.called or self._call_traces is not None:
-            self.trap.call()
+        """GDB has run a function that the user called, at whose beginning the signal was lost."""
+        if self.trap.called:
+            self.trap.call(self.trap.why)
 
     def forget(self) -> None:
         """The user goes elsewhere."""
         self.trap.take_back()
-        self._before_call = self._call_traces = None
 
     # -- at the place ---------------------------------------------------------------------------
 
     def on_call(self) -> bool:
         """The trap's signal has arrived; returns whether the user should see the stop."""
-        if self._replay.user_call:
-            return False  # and again after it
         self.trap.called = False
-        if self._call_traces is not None:
-            self._call_traces.restore(self._tracee)
-            self._call_traces = None
         point = self._engine.point
         registers = self._tracee.registers()
         if point is None or registers.rip != point.site:

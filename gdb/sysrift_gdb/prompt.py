@@ -19,15 +19,17 @@ def _prompt(current: str) -> str | None:
     if _ours is not None and current == _ours:
         assert _users is not None
         current = _users
-    number = None
+    shown = None
     with contextlib.suppress(SysRiftError, gdb.error):
         session.drop_if_dead()
         if parameters.prompt() and session.current is not None:
-            number = session.current.engine.next
-    if number is None:
+            replay = session.current
+            mark = " called" if replay.user_call else " changed" if replay.is_changed else ""
+            shown = f"[{replay.engine.next}{mark}]"
+    if shown is None:
         was_ours, _ours = _ours is not None, None
         return current if was_ours else None
-    _users, _ours = current, f"[{number}] {current}"
+    _users, _ours = current, f"{shown} {current}"
     return _ours
 
 

@@ -9,7 +9,6 @@ millisecond, one of the engine a few microseconds.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Callable
@@ -35,7 +34,9 @@ from sysrift.views.processes import find_process, most_interesting
 from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
-from sysrift_gdb.debug_traps import INT3, DebugTraps, back_onto_breakpoint
+from sysrift_gdb.changes import Changes
+from sysrift_gdb.debug_traps import DebugTraps, back_onto_breakpoint
+from sysrift_gdb.diversion import Diversions
 from sysrift_gdb.history import History
 from sysrift_gdb.in_code import EventsInCode
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
@@ -78,16 +79,16 @@ class Replay:
         }
         self._previous_settings = {name: gdb.parameter(name) for name in self._user_settings}
         self._entered = False  # GDB's last stop was a syscall-entry-stop (its own bookkeeping)
-        self._kept: Registers | None = None  # registers of a call shown to the user at entry
+        self.kept: Registers | None = None
+        """Registers of a call that is shown to the user at its entry."""
         self._exec_pending = False
         self._ended_by = 0
         self.landed: Landed | None = None  # where a look back went last
         self.behind = 0  # the event behind which `go_behind` went
         self.diverged = False
-        self.is_changed = False  # by the user: memory, registers, a function called
+        self.is_changed = False  # by the user: memory or registers
         self.said_end = False
         self.steps_by_line = False  # the user's last command was `next` or its like
-        self.user_call = False  # GDB runs a function that the user calls (`print f(x)`)
         self.catchpoints = Catchpoints()
         self.history = History()
         enabled = self.catchpoints.enabled_by_user()
@@ -101,6 +102,8 @@ class Replay:
             self.checkpoints = Checkpoints(self.engine)
             self.traps = DebugTraps(self.tracee)
             self._in_code = EventsInCode(self)
+            self.diversions = Diversions(self)
+            self.changes = Changes(self)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -199,6 +202,7 @@ class Replay:
 
     def on_syscall_stop(self) -> bool:
         """GDB stopped for a system call; returns whether the user should see the stop."""
+        self.diversions.at_stop()
         shown = self._on_syscall_stop()
         self._in_code.watch()
         return shown
@@ -207,19 +211,20 @@ class Replay:
         operation = self.tracee.stop_operation()
         self._entered = operation == pt.SYSCALL_INFO_ENTRY
         if not self._entered:
-            return not self.traps.leave() and self._finish_kept()
+            return not (self.user_call or self.traps.leave()) and self._finish_kept()
         registers = self.tracee.registers()
         if signed(registers.orig_rax) == -1:
             return False
         if self.user_call:
-            self._refuse(registers)
-            return False
+            shown = self.diversions.system_call(registers)
+            self.hand_back()
+            return shown
         user = self.catchpoints.user_breakpoints()
         event = self._next_event()
         if event is not None and _wants(user, event) and event.nr == signed(registers.orig_rax):
             # The user catches this call: its number must survive until its exit, so the guard
             # skips it, and its result is put in place there.
-            self._kept = registers.copy()
+            self.kept = registers.copy()
             registers.r9 = KEEP_NUMBER_MAGIC
             self.tracee.set_registers(registers)
             console.forget_caches()
@@ -329,26 +334,9 @@ class Replay:
             pt.tgkill(self.pid, sig)
         console.forget_caches()
 
-    def _refuse(self, registers: Registers) -> None:
-        """A function that the user calls from GDB makes a system call: there is no kernel here."""
-        registers.rax = -errno.ENOSYS & NO_SYSCALL
-        registers.orig_rax = NO_SYSCALL
-        self.tracee.set_registers(registers)
-        console.forget_caches()
-        console.say("a function called from GDB makes a system call: it gets ENOSYS in a replay")
-
-    def _fault_in_user_call(self, sig: int) -> None:
-        """A fault while GDB runs a function for the user: for GDB to report.
-
-        Most are none: the function returns to a breakpoint on the stack, which is not executable.
-        """
-        if self.tracee.read_some(self.tracee.registers().rip, 1) != INT3:
-            self.signals.report(signal.Signals(sig).name, True)
-            self.catchpoints.let_next_fault_through()
-
     def _finish_kept(self) -> bool:
         """At the exit of a call that the user catches: now put its result in place."""
-        kept, self._kept = self._kept, None
+        kept, self.kept = self.kept, None
         if kept is None:
             return False
         image = self.engine.image
@@ -374,6 +362,12 @@ class Replay:
         siginfo = self.tracee.siginfo()
         sig = int.from_bytes(siginfo[:4], "little")
         code = int.from_bytes(siginfo[8:12], "little", signed=True)
+        if self.user_call:
+            return self._on_signal_in_call(sig, code)
+        done = self.diversions.at_stop(sig, code)
+        if done is not None:
+            self._in_code.watch()
+            return done
         if sig == signal.SIGTRAP:
             # Most are GDB's own affair: a breakpoint, the end of a step. GDB cannot stand a program
             # counter that changes at a SIGTRAP, so the program's own come again as another signal.
@@ -388,6 +382,38 @@ class Replay:
         self._in_code.watch()
         return shown
 
+    def _on_signal_in_call(self, sig: int, code: int) -> bool:
+        """The same in a function that the user lets GDB call."""
+        if code <= 0 or sig == signal.SIGTRAP:
+            return False  # the trap's signal comes again after it
+        if sig != signal.SIGSYS:
+            self.diversions.fault(sig)
+            return False
+        registers = self._stepped_into_call()
+        shown = self.diversions.system_call(registers)
+        self.tracee.remote_syscall(_NR_GETPID)
+        console.forget_caches()
+        return shown
+
+    def play_caught(self, registers: Registers) -> bool:
+        """A call that the user catches, with these registers at its entry, whose stop is not shown;
+        returns whether what comes behind it is."""
+        image = self.engine.image
+        self.tracee.set_registers(registers)
+        return self._after_call(self.engine.system_call(registers), image)
+
+    def step_over(self) -> None:
+        """Execute the instruction that the program stands on, whatever breakpoints are there."""
+        self._in_code.trap.step_over()
+
+    def _stepped_into_call(self) -> Registers:
+        """The registers at the SIGSYS of a system call, as its entry would show them."""
+        registers = self.tracee.registers()
+        registers.orig_rax = registers.rax
+        # The kernel puts the flags there, and GDB was single-stepping.
+        registers.r11 &= ~_TRAP_FLAG
+        return registers
+
     def _on_program_signal(self, sig: int, code: int) -> bool:
         if sig == _TRAP_AGAIN and code <= 0 and self._in_code.is_called:
             return self._in_code.on_call()
@@ -396,20 +422,11 @@ class Replay:
             sig = signal.SIGTRAP
         if sig == signal.SIGSYS and code <= 0:
             return self._at_end()  # sent to the stub: what the recording ends by
-        if self.user_call and sig != signal.SIGSYS:
-            self._fault_in_user_call(sig)
-            return False
         registers = self.tracee.registers()
         line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
         if sig == signal.SIGSYS:
-            registers.orig_rax = registers.rax
-            # The kernel puts the flags there, and GDB was single-stepping.
-            registers.r11 &= ~_TRAP_FLAG
-            if self.user_call:
-                self._refuse(registers)
-                return False
             image = self.engine.image
-            goes_on = self.engine.system_call(registers)
+            goes_on = self.engine.system_call(self._stepped_into_call())
             # GDB was single-stepping, and takes the signal for the end of the step; the SIGTRAP of
             # the step itself is still to come: take it, or the next step would end at once.
             self.tracee.remote_syscall(_NR_GETPID)
@@ -423,14 +440,23 @@ class Replay:
         else:
             if self.engine.next > self.trace.event_count:
                 return self._at_end()
-            self.signals.report(signal.Signals(sig).name, True)
-            self.catchpoints.let_next_fault_through()
+            self.let_fault_through(sig)
         console.forget_caches()
         return False
 
+    def let_fault_through(self, sig: int) -> None:
+        """GDB shall report the fault that is at hand."""
+        self.signals.report(signal.Signals(sig).name, True)
+        self.catchpoints.let_next_fault_through()
+
     def place(self) -> Place:
-        """Where the program stands."""
-        if self._kept is not None:
+        """Where the program stands. Ends a diversion, and takes the user's changes back; where
+        those are too old for that, it is where they began."""
+        self.diversions.leave()
+        self.changes.take_back_at_once()
+        if self.is_changed:
+            return self.changes.place
+        if self.kept is not None:
             return Place(self.engine.next)
         return Place.of(self.engine)
 
@@ -439,13 +465,23 @@ class Replay:
         """Whether there is more to play, and it can be."""
         return not (self.diverged or self._ended_by)
 
-    def on_user_call(self, begins: bool) -> None:
-        """GDB begins or ends to run a function that the user calls (`print f(x)`)."""
-        self.user_call = begins
-        self.is_changed = True
-        if not begins:
-            self._report_no_faults()
-            self._in_code.after_user_call()
+    @property
+    def user_call(self) -> bool:
+        """Whether a function that the user calls is, or was, executed (`print f(x)`)."""
+        return self.diversions.is_on
+
+    def after_diversion(self) -> None:
+        """The process is again what it was before such a call."""
+        self._report_no_faults()
+        if self._entered != (self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY):
+            self.hand_back()
+        self.send_again()
+
+    def send_again(self) -> None:
+        """Signals that were on their way to the program were dropped: they are to come again."""
+        if self._ended_by:
+            pt.tgkill(self.pid, self._ended_by)
+        self._in_code.after_user_call()
 
     def _at_end(self) -> bool:
         console.forget_caches()
@@ -469,6 +505,9 @@ class Replay:
         if not self._alive():
             return
         self.catchpoints.ensure()
+        self.diversions.on_stop()
+        if self.user_call:
+            return
         self._in_code.on_stop()
         if self._exec_pending:
             # GDB has just taken its breakpoints out of a program that is no more, so into the new
@@ -480,7 +519,7 @@ class Replay:
             else:
                 console.say("a child that borrowed this process's memory mapped some of it anew")
             self._show_program()
-        elif self._kept is not None and self.tracee.stop_operation() == pt.SYSCALL_INFO_NONE:
+        elif self.kept is not None and self.tracee.stop_operation() == pt.SYSCALL_INFO_NONE:
             self._finish_kept()
         if self._ended_by:
             # Whatever the user does now, the program has ended here: the signal comes again.
@@ -492,9 +531,22 @@ class Replay:
     def fail(self, error: Exception) -> None:
         """Replaying cannot go on: say so, and show where."""
         console.forget_caches()
+        text = str(error)
         if isinstance(error, Divergence):
             self.diverged = True
-        console.say(str(error))
+            if self.is_changed:
+                text = text.replace(error.cause, "you have changed the program (sysrift-restore)")
+        console.say(text)
+
+    def as_recorded(self) -> None:
+        """The program is what the recording says again."""
+        self.is_changed = False
+        self.changes.forget()
+
+    def restore(self) -> None:
+        """Take back what the user has changed. Raises SysRiftError."""
+        self.diversions.leave()
+        self.changes.take_back()
 
     # -- going places ---------------------------------------------------------------------------
 
@@ -560,6 +612,7 @@ class Replay:
 
     def travel(self, go: Callable[[], bool]) -> None:
         """Let the engine drive by `go`, which returns whether the user interrupted it."""
+        self.diversions.leave()
         with interrupts_held():
             self._forget_stop()
             echo, self.engine.echo = self.engine.echo, None
@@ -584,7 +637,7 @@ class Replay:
         nearest = self.trace.image_before(target)
         checkpoint = self.checkpoints.last_before(target)
         here = self.engine.next
-        if target < here or self.diverged or max(nearest + 1, checkpoint) > here:
+        if target < here or self.diverged or self.is_changed or max(nearest + 1, checkpoint) > here:
             self._leave_end()
             self._begin_again(nearest, checkpoint)
 
@@ -598,7 +651,7 @@ class Replay:
     def _leave_end(self) -> None:
         """What was said and done at the end, or at a divergence, is no more."""
         self.diverged = False
-        self.is_changed = False
+        self.as_recorded()
         self.said_end = False
         self._ended_by = 0
         self._exec_pending = False
@@ -611,8 +664,8 @@ class Replay:
     def _forget_stop(self) -> None:
         """Leave whatever stop GDB showed, so that the engine can drive."""
         self._in_code.forget()
-        if self._kept is not None:
-            kept, self._kept = self._kept, None
+        if self.kept is not None:
+            kept, self.kept = self.kept, None
             self.engine.rewind(kept)
         elif self.tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY:
             registers = self.tracee.registers()

@@ -7,9 +7,8 @@ caught here and said plainly.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gdb
 from sysrift.errors import SysRiftError
@@ -55,39 +54,44 @@ def _judge(decide: Callable[[session.Replay], bool]) -> int:
     return 1
 
 
-@contextlib.contextmanager
-def _plainly() -> Iterator[None]:
-    try:
-        yield
-    except (SysRiftError, OSError, gdb.error, session.RemoteSyscallError) as error:
-        console.say(str(error))
-
-
 def _on_stop(_event: object) -> None:
     if session.current is not None:
-        with _plainly():
+        with console.plainly():
             session.current.on_stop()
 
 
 def _on_exited(_event: object) -> None:
-    with _plainly():
+    with console.plainly():
         session.drop_if_dead()
 
 
 def _on_inferior_call(event: object) -> None:
     if session.current is not None:
-        session.current.on_user_call(isinstance(event, gdb.InferiorCallPreEvent))
+        with console.plainly():
+            session.current.diversions.on_call(isinstance(event, gdb.InferiorCallPreEvent))
 
 
-def _on_change(_event: object) -> None:
+def _on_resume(_event: object) -> None:
     if session.current is not None:
-        session.current.is_changed = True
+        with console.plainly():
+            session.current.diversions.on_resume()
+            session.current.changes.on_resume()
+
+
+def _on_change(event: object) -> None:
+    if session.current is not None:
+        with console.plainly():
+            if isinstance(event, gdb.MemoryChangedEvent):
+                session.current.changes.on_change(int(event.address), int(event.length))
+            else:
+                session.current.changes.on_change()
 
 
 def _before_prompt(_none: object = None) -> None:
-    with _plainly():
+    with console.plainly():
         session.drop_if_dead()
         if session.current is not None:
+            session.current.diversions.after_command()
             session.current.catchpoints.ensure()
 
 
@@ -97,6 +101,7 @@ def register() -> None:
     SignalFunction()
     gdb.events.stop.connect(_on_stop)
     gdb.events.exited.connect(_on_exited)
+    gdb.events.cont.connect(_on_resume)
     gdb.events.inferior_call.connect(_on_inferior_call)
     gdb.events.memory_changed.connect(_on_change)
     gdb.events.register_changed.connect(_on_change)

@@ -226,6 +226,15 @@ class Engine:
         for pid in (self.tracee.pid, 0):
             os.sched_setaffinity(pid, kept.affinity)
 
+    @property
+    def brk(self) -> int:
+        """The program break."""
+        return self._calls.brk
+
+    def is_output(self, fd: int) -> bool:
+        """Whether a descriptor of the program's leads to its first stdout or stderr now."""
+        return self._output.has(fd)
+
     # -- system calls ---------------------------------------------------------------------------
 
     def system_call(self, registers: Registers) -> bool:

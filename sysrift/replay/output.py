@@ -30,6 +30,10 @@ class ProgramOutput:
         """Those of stdout and stderr, as a set of bits, those below 64 only."""
         return sum(1 << fd for fd in self._streams if fd < 64)
 
+    def has(self, fd: int) -> bool:
+        """Whether a descriptor is one of them."""
+        return fd & 0xFFFFFFFF in self._streams
+
     def bytes_written(self, event: Event, tracee: Tracee) -> bytes:
         """What a system call, about to be replayed, writes to stdout or stderr; often nothing."""
         if event.nr not in self._watched or event.result < 0:

@@ -61,7 +61,9 @@ class Place:
         tracee = engine.tracee
         if engine.next > engine.trace.event_count:
             return Place(engine.next)
-        if tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY or is_at_event(engine):
+        # In GDB it may also stand in a call that the replay made it enter, wherever its program is.
+        in_call = tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
+        if (in_call and tracee.registers().orig_rax != NO_SYSCALL) or is_at_event(engine):
             return Place(engine.next)
         return Place.exactly(engine)
 

@@ -49,7 +49,8 @@ def test_what_the_user_changed_is_in_no_checkpoint(recorded: Replay, in_gdb: Rep
     last = in_gdb(recording).events()[-1]["number"]
     run = in_gdb(
         recording, _AT_ONCE, f"sysrift-goto {last - 4}", "print *(char *) &main == 1",
-        "set var *(char *) &main = 1", f"sysrift-goto {last - 2}", "print *(char *) &main == 1",
-        "sysrift-goto start", f"sysrift-goto {last - 2}", "print *(char *) &main == 1",
+        "set var *(char *) &main = 1", "print *(char *) &main == 1",
+        f"sysrift-goto {last - 2}", "print *(char *) &main == 1", "sysrift-goto start",
+        f"sysrift-goto {last - 2}", "print *(char *) &main == 1",
     )  # fmt: skip
-    assert run.values == ["0", "1", "0"], run.text
+    assert run.values == ["0", "1", "0", "0"], run.text

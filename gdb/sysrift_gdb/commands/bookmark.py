@@ -36,6 +36,11 @@ class Bookmark(ReplayCommand):
                 console.say("there are no bookmarks: sysrift-bookmark NAME makes one of this place")
         elif options.delete:
             bookmarks.delete(options.name)
+        elif replay.user_call or replay.is_changed:
+            raise SysRiftError(
+                "the program is not as recorded here, and would not come to this place again: "
+                "sysrift-restore first"
+            )
         else:
             bookmarks.put(options.name, replay.place().to_json())
 

@@ -26,12 +26,18 @@ class Info(ReplayCommand):
             "processor": summary.cpu_model,
             "events": f"{summary.events} in {duration_text(summary.duration_us)}",
             "ended": summary.ended,
-            "now": f"before event {replay.engine.next}",
+            "now": f"before event {replay.engine.next}" + _changed(replay),
         }
         for name, value in facts.items():
             console.emit(f"{name:>11}: {value}")
         for note in summary.notes:
             console.emit(f"{'note':>11}: {note}")
+
+
+def _changed(replay: session.Replay) -> str:
+    if replay.user_call:
+        return ", in a function called from GDB"
+    return ", changed by you" if replay.is_changed else ""
 
 
 def register() -> None:

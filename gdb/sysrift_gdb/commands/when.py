@@ -17,6 +17,10 @@ class When(ReplayCommand):
     def run(self, words: list[str], from_tty: bool) -> None:
         """Say it."""
         replay = session.active()
+        if replay.user_call:
+            console.say("in a function called from GDB; without it the program is")
+        elif replay.is_changed:
+            console.say("you have changed the program (sysrift-restore takes it back); it is")
         number, count = replay.engine.next, replay.trace.event_count
         if number > count:
             console.say(f"after the last of {count} events: {replay.ending()}")
