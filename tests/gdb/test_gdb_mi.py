@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 import harness
+import pytest
 
-GDB = os.environ.get("SYSRIFT_TEST_GDB", "gdb")
 _SCRIPT = harness.ROOT / "gdb" / "sysrift.gdb"
 
 
-def test_running_stepping_and_going_places_by_mi(recorded: Callable[..., Any]) -> None:
+@pytest.mark.both_gdbs
+def test_running_stepping_and_going_places_by_mi(recorded: Callable[..., Any], gdb: str) -> None:
     recording = recorded("deep")
     console = [f"source {_SCRIPT}", f"sysrift-replay {recording.trace}", "sysrift-goto 12"]
     commands = [
@@ -25,7 +25,7 @@ def test_running_stepping_and_going_places_by_mi(recorded: Callable[..., Any]) -
         '-data-evaluate-expression "$_event"', "-gdb-exit",
     ]  # fmt: skip
     done = harness.run(
-        [GDB, "-nx", "-q", "--interpreter=mi3"], stdin="".join(f"{c}\n" for c in commands)
+        [gdb, "-nx", "-q", "--interpreter=mi3"], stdin="".join(f"{c}\n" for c in commands)
     )
     text = done.stdout
     assert "^error" not in text, text

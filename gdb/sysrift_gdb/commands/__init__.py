@@ -35,9 +35,12 @@ class ReplayCommand(gdb.Command):
         raise NotImplementedError
 
 
-def completed(text: str, word: str, names: list[str]) -> list[str]:
+def completed(text: str, word: str | None, names: list[str]) -> list[str]:
     """For `complete`: those of `names` that begin with `text`, which is all of the argument so far;
-    `word` is the end of it that GDB completes (it takes '-' for a separator)."""
+    `word` is the end of it that GDB completes (it takes '-' for a separator), None while GDB finds
+    out where that begins."""
+    if word is None:
+        return []
     return [name[len(text) - len(word) :] for name in names if name.startswith(text)]
 
 
