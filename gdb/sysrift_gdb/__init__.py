@@ -29,7 +29,7 @@ def install() -> None:
     __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
     if getattr(sys.modules[__name__], "_installed", False):
         return
-    from sysrift_gdb import parameters, prompt, stops, variables
+    from sysrift_gdb import arrivals, dap, front_ends, parameters, prompt, stops, tui, variables
     from sysrift_gdb.commands import (
         back,
         bookmark,
@@ -46,8 +46,12 @@ def install() -> None:
 
     parameters.register()
     stops.register()
+    arrivals.register()
     variables.register()
     prompt.register()
+    tui.register()
+    if front_ends.speaks("dap"):
+        dap.register()
     for module in (
         replay,
         goto,

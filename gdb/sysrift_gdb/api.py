@@ -9,7 +9,7 @@ import gdb
 from sysrift.errors import SysRiftError
 from sysrift.replay.place import Place
 from sysrift.trace.model import Event
-from sysrift_gdb import session, variables
+from sysrift_gdb import arrivals, session
 
 
 def current_event() -> Event | None:
@@ -51,4 +51,4 @@ def goto(number: int) -> None:
     except (SysRiftError, session.RemoteSyscallError, OSError) as error:
         raise gdb.GdbError(f"SysRift: {error}") from None
     replay.history.note(here)
-    variables.update()
+    arrivals.tell()

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import gdb
 from sysrift.errors import SysRiftError
-from sysrift_gdb import session, variables
+from sysrift_gdb import session
+from sysrift_gdb.front_ends import show_position
 
 
 class ReplayCommand(gdb.Command):
@@ -44,15 +45,4 @@ def completed(text: str, word: str | None, names: list[str]) -> list[str]:
     return [name[len(text) - len(word) :] for name in names if name.startswith(text)]
 
 
-def show_position(why: str = "") -> None:
-    """Print the frame the program stands in, as GDB does after a stop: behind `why`, if that is
-    given."""
-    variables.update()
-    try:
-        gdb.newest_frame().select()
-        if why:
-            gdb.write("\n" + why + gdb.execute("frame", to_string=True).removeprefix("#0  "))
-        else:
-            gdb.execute("frame")
-    except gdb.error as error:
-        gdb.write(f"{error}\n")
+__all__ = ["ReplayCommand", "completed", "show_position"]
