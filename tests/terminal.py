@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -66,4 +67,7 @@ class Terminal:
 
     def close(self) -> None:
         """Kill the program."""
-        self._program.close(force=True)
+        if self._program.isalive():
+            self._program.kill(signal.SIGKILL)
+            self._program.wait()
+        self._program.close()

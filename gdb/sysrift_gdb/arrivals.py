@@ -8,22 +8,28 @@ from collections.abc import Callable
 
 import gdb
 
-_listeners: list[Callable[[], None]] = []
+_listeners: list[Callable[[bool], None]] = []
 
 
-def connect(listener: Callable[[], None]) -> None:
-    """Call `listener` from now on; it must be cheap, and is called more often than need be."""
+def connect(listener: Callable[[bool], None]) -> None:
+    """Call `listener` from now on: with True when the replay stands elsewhere, or GDB has stopped;
+    with False before a prompt. It must be cheap: it is called more often than need be."""
     _listeners.append(listener)
 
 
 def tell(_event: object = None) -> None:
     """The replay may stand elsewhere now."""
     for listener in _listeners:
-        listener()
+        listener(True)
+
+
+def _before_prompt(_none: object = None) -> None:
+    for listener in _listeners:
+        listener(False)
 
 
 def register() -> None:
     """Connect to GDB."""
     gdb.events.stop.connect(tell)
     gdb.events.exited.connect(tell)
-    gdb.events.before_prompt.connect(tell)
+    gdb.events.before_prompt.connect(_before_prompt)

@@ -64,14 +64,15 @@ class EventsWindow:
             # Later: GDB is in the midst of reading the keyboard.
             gdb.post_event(lambda: _go_to(number))
 
-    def follow(self) -> None:
-        """The replay may stand elsewhere: if it does, show that place."""
+    def follow(self, moved: bool) -> None:
+        """Show where the replay stands, if it does not stand where it stood, or GDB has stopped;
+        else what was scrolled to stays."""
         replay = session.current
         if replay is None:
             self._seen = None
         else:
             trace, here = replay.trace, replay.engine.next
-            if self._seen != (trace, here):
+            if moved or self._seen != (trace, here):
                 self._seen = trace, here
                 shown = [row.event for row in self._rows]
                 # Not in the last line: what comes next is looked at, too.
@@ -152,9 +153,9 @@ def _go_to(number: int) -> None:
         gdb.execute(f"sysrift-goto {number}", from_tty=True)
 
 
-def _follow() -> None:
+def _follow(moved: bool) -> None:
     for window in _open:
-        window.follow()
+        window.follow(moved)
 
 
 def register() -> None:

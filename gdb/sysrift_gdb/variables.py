@@ -13,7 +13,7 @@ from sysrift_gdb import arrivals, session
 _shown: tuple[int, float] | None = None
 
 
-def update() -> None:
+def update(_moved: bool = True) -> None:
     """Let them be what is true now."""
     global _shown
     replay = session.current
