@@ -10,8 +10,10 @@ https://microsoft.github.io/debug-adapter-protocol/specification
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import gdb
@@ -23,7 +25,11 @@ _FORGET = (
 )
 """What the server does when the program is resumed: all that the client knows is void then."""
 
+_ABOUT_RUNNING = ("continued", "stopped", "thread", "process", "exited", "terminated")
+
 _requested = False  # a request to go back is being carried out
+_beginning = False  # a replay is being begun for the client, which waits for its own first stop
+_to_entry = False  # which shall be at the beginning
 
 
 def _module(name: str) -> Any:
@@ -35,23 +41,65 @@ def _is_connected() -> bool:
     return hasattr(getattr(_module("server"), "_server", None), "config")
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """The client does not hear of processes that start, stop and end meanwhile."""
+    server = getattr(_module("server"), "_server", None)
+    if server is None or not hasattr(server, "send_event_maybe_later"):
+        yield
+        return
+    send = server.send_event_maybe_later
+
+    def send_others(event: str, body: Any = None) -> None:
+        if event not in _ABOUT_RUNNING:
+            send(event, body)
+
+    server.send_event_maybe_later = send_others
+    try:
+        yield
+    finally:
+        server.send_event_maybe_later = send
+
+
 def announce(why: str = "") -> None:
     """The program stands elsewhere, but has not run: let the client look at it anew.
 
     `why` is empty, or begins with the breakpoint or watchpoint that was come to.
     """
     server = _module("server")
-    if server is None or not _is_connected():
+    if server is None or _beginning or not _is_connected():
         return
     for name, function in _FORGET:
         forget = getattr(_module(name), function, None)
         if forget is not None:
             forget(None)
-    thread = gdb.selected_thread()
-    where: dict[str, Any] = {"threadId": thread.global_num if thread else 0}
     if not _requested:
-        server.send_event("continued", {**where, "allThreadsContinued": True})
-    server.send_event("stopped", {**where, "allThreadsStopped": True, **_reason(why)})
+        thread = gdb.selected_thread()
+        number = thread.global_num if thread else 0
+        server.send_event("continued", {"threadId": number, "allThreadsContinued": True})
+    _send_stopped(_reason(why))
+
+
+def stay_at_entry() -> bool:
+    """What is launched is at its beginning: if the client wants to look at it there, it is told."""
+    global _to_entry
+    if not _to_entry:
+        return False
+    _to_entry = False
+    # What waits for a `run`, which begins to run.
+    events = _module("events")
+    if hasattr(events, "_suppress_cont"):
+        events._suppress_cont = False
+    _send_stopped({"reason": "entry"})
+    return True
+
+
+def _send_stopped(reason: dict[str, Any]) -> None:
+    thread = gdb.selected_thread()
+    number = thread.global_num if thread else 0
+    _module("server").send_event(
+        "stopped", {"threadId": number, "allThreadsStopped": True, **reason}
+    )
 
 
 def _reason(why: str) -> dict[str, Any]:
@@ -75,11 +123,29 @@ def _go(command: str) -> None:
         _requested = False
 
 
+def _begin(trace: str, process: str | int | None, to_entry: bool) -> None:
+    """Begin to replay, for `launch`; the client is told of it by what is launched then."""
+    global _beginning, _to_entry
+    _to_entry = to_entry
+    words = ["sysrift-replay"]
+    if process is not None:
+        words += ["--process", str(process)]
+    if trace:
+        words.append('"' + trace.replace("\\", "\\\\").replace('"', '\\"') + '"')
+    _beginning = True
+    try:
+        gdb.execute(" ".join(words), from_tty=True)
+    finally:
+        _beginning = False
+
+
 def register() -> None:
-    """Add the requests `stepBack` and `reverseContinue` to GDB's DAP server."""
+    """Add the requests `stepBack` and `reverseContinue` to GDB's DAP server, and to `launch` the
+    arguments `trace` (a file or the name of a trace; empty: the newest) and `process`."""
     server = _module("server")
     request = getattr(server, "request", None)
     capability = getattr(server, "capability", None)
+    in_gdb = getattr(server, "send_gdb_with_response", None)
     known = getattr(server, "_commands", {})
     if request is None or capability is None or "stepBack" in known:
         return
@@ -93,5 +159,25 @@ def register() -> None:
     capability("supportsStepBack")(request("stepBack")(step_back))
     request("reverseContinue")(reverse_continue)
 
+    if "launch" in known and in_gdb is not None:
+        launch = known["launch"]
 
-__all__ = ["announce", "register"]
+        def launch_replay(
+            *,
+            trace: str | None = None,
+            process: str | int | None = None,
+            stopOnEntry: bool = False,
+            **args: Any,
+        ) -> Any:
+            if trace is None and process is None:
+                return launch(stopOnEntry=stopOnEntry, **args)
+            in_gdb(lambda: _begin(trace or "", process, stopOnEntry))
+            # What is the program, its arguments and its environment is in the trace.
+            for name in ("program", "args", "env", "cwd"):
+                args.pop(name, None)
+            return launch(**args)
+
+        known["launch"] = launch_replay
+
+
+__all__ = ["announce", "register", "silence"]

@@ -165,6 +165,7 @@ class Replay:
         else:
             program = image.exe
         console.quietly(f"file {_quoted(program)}")
+        gdb.selected_thread().name = Path(image.exe).name  # else it is the stub's
         # Setting it, to whatever value, makes GDB look for the dynamic linker of this process and
         # put its breakpoint for loaded libraries there (gdb/solib.c, reload_shared_libraries).
         search = gdb.parameter("solib-search-path") or ""
