@@ -12,7 +12,7 @@ if getattr(sys.modules.get("gdb"), "VERSION", None) is None:
 
 import __main__
 from sysrift_gdb import hooks
-from sysrift_gdb.api import current_event, events, goto
+from sysrift_gdb.api import current_event, events, goto, on_event
 
 MINIMUM_VERSION = 12
 
@@ -69,4 +69,4 @@ def install() -> None:
     sys.modules[__name__].__dict__["_installed"] = True
 
 
-__all__ = ["current_event", "events", "goto", "hooks", "install"]
+__all__ = ["current_event", "events", "goto", "hooks", "install", "on_event"]

@@ -34,6 +34,7 @@ from sysrift.views.summary import how_it_ended
 from sysrift_gdb import console, parameters
 from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
 from sysrift_gdb.debug_traps import INT3, DebugTraps, back_onto_breakpoint
+from sysrift_gdb.event_callbacks import Told
 from sysrift_gdb.history import History
 from sysrift_gdb.in_code import EventsInCode
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
@@ -98,6 +99,7 @@ class Replay:
             self.checkpoints = Checkpoints(self.engine)
             self.traps = DebugTraps(self.tracee)
             self._in_code = EventsInCode(self)
+            self.told = Told(self)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -214,15 +216,21 @@ class Replay:
             return False
         user = self.catchpoints.user_breakpoints()
         event = self._next_event()
-        if event is not None and _wants(user, event) and event.nr == signed(registers.orig_rax):
+        stops = self.told.tell()
+        if (
+            event is not None
+            and (stops or _wants(user, event))
+            and event.kind == EventKind.SYSCALL
+            and event.nr == signed(registers.orig_rax)
+        ):
             # The user catches this call: its number must survive until its exit, so the guard
             # skips it, and its result is put in place there.
             self._kept = registers.copy()
             registers.r9 = KEEP_NUMBER_MAGIC
             self.tracee.set_registers(registers)
             console.forget_caches()
-            return False
-        return self._play(registers, user)
+            return stops
+        return stops or self._play(registers, user)
 
     def _play(self, registers: Registers, user: UserBreakpoints) -> bool:
         """Play the event at hand and run ahead; returns whether the user should see a stop."""
@@ -244,7 +252,9 @@ class Replay:
         if user.hardware:
             self.tracee.watchpoint_hits = 0
         halt = self.engine.advance(
-            wanted=lambda event: _shows(user, event), wanted_calls=_wanted_calls(user)
+            stop_at=self.told.stop_at,
+            wanted=lambda event: _shows(user, event),
+            wanted_calls=_wanted_calls(user),
         )
         return self._halted(halt)
 
@@ -297,6 +307,7 @@ class Replay:
 
     def fatal(self, sig: int) -> int:
         """The program ended by this signal: GDB shall report it, now and whenever it resumes."""
+        self.told.tell()
         self.signals.report(signal.Signals(sig).name, True)
         self._ended_by = sig
         return sig
@@ -406,6 +417,11 @@ class Replay:
             if self.user_call:
                 self._refuse(registers)
                 return False
+            if self.told.tell():
+                self.engine.rewind(registers)
+                self.tracee.remote_syscall(_NR_GETPID)
+                console.forget_caches()
+                return True
             image = self.engine.image
             goes_on = self.engine.system_call(registers)
             # GDB was single-stepping, and takes the signal for the end of the step; the SIGTRAP of
@@ -414,6 +430,8 @@ class Replay:
             return self._after_call(goes_on, image) or (
                 line is not None and self.back_in_line(line)
             )
+        if self.engine.is_expected_fault(sig) and self.told.tell():
+            return True
         if self.engine.fault(sig):
             if line is not None and self.back_in_line(line):
                 console.forget_caches()
@@ -557,6 +575,7 @@ class Replay:
                 if self.engine.image.event != self._shown:
                     self._show_program()
                 self.hand_back()
+                self.told.begin_here()
                 self._in_code.watch()
         console.quietly("sharedlibrary")
         console.forget_caches()
