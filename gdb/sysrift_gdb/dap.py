@@ -123,20 +123,28 @@ def _go(command: str) -> None:
         _requested = False
 
 
-def _begin(trace: str, process: str | int | None, to_entry: bool) -> None:
-    """Begin to replay, for `launch`; the client is told of it by what is launched then."""
+def _begin(trace: str | None, process: str | int | None, to_entry: bool) -> bool:
+    """For `launch`: begin to replay, if a trace or a process is named; the client is told of it by
+    what is launched then. Returns whether a replay goes on, maybe since before."""
     global _beginning, _to_entry
+    from sysrift_gdb import session
+
+    if trace is not None or process is not None:
+        words = ["sysrift-replay"]
+        if process is not None:
+            words += ["--process", str(process)]
+        if trace:
+            words.append('"' + trace.replace("\\", "\\\\").replace('"', '\\"') + '"')
+        _beginning = True
+        try:
+            gdb.execute(" ".join(words), from_tty=True)
+        finally:
+            _beginning = False
+    session.drop_if_dead()
+    if session.current is None:
+        return False
     _to_entry = to_entry
-    words = ["sysrift-replay"]
-    if process is not None:
-        words += ["--process", str(process)]
-    if trace:
-        words.append('"' + trace.replace("\\", "\\\\").replace('"', '\\"') + '"')
-    _beginning = True
-    try:
-        gdb.execute(" ".join(words), from_tty=True)
-    finally:
-        _beginning = False
+    return True
 
 
 def register() -> None:
@@ -169,9 +177,8 @@ def register() -> None:
             stopOnEntry: bool = False,
             **args: Any,
         ) -> Any:
-            if trace is None and process is None:
+            if not in_gdb(lambda: _begin(trace, process, stopOnEntry)):
                 return launch(stopOnEntry=stopOnEntry, **args)
-            in_gdb(lambda: _begin(trace or "", process, stopOnEntry))
             # What is the program, its arguments and its environment is in the trace.
             for name in ("program", "args", "env", "cwd"):
                 args.pop(name, None)

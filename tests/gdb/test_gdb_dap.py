@@ -128,6 +128,14 @@ def test_breakpoints_values_and_steps(replay: Editor) -> None:
     assert "end of the recording: exited with status 0" in replay.output
 
 
+def test_stopping_on_entry_of_what_the_command_line_replays(replay: Editor) -> None:
+    stopped = replay.begin([AREA], [], stopOnEntry=True, program="/not/looked/at")
+    assert stopped["reason"] == "entry"
+    assert replay.where()[0] == "_start"
+    replay.go("continue")
+    assert replay.where() == ("measure", AREA)
+
+
 def test_back_by_the_buttons(replay: Editor) -> None:
     replay.begin([AREA], ["sum_list"])
     replay.go("continue")
@@ -190,6 +198,21 @@ def test_the_newest_trace_from_an_init_file(
     it = editor()
     it.begin([], [], trace="", stopAtBeginningOfMainSubprogram=True)
     assert it.where()[0] == "main"
+
+
+def test_a_live_program_is_launched_as_ever(
+    built_fixtures: None, editor: Callable[..., Editor]
+) -> None:
+    it = editor(f"source {_SCRIPT}")
+    program = str(harness.built("deep"))
+    launched = it.send("launch", program=program, stopAtBeginningOfMainSubprogram=True)
+    it.request("configurationDone")
+    assert it.response(launched)["success"]
+    it.event("stopped")
+    assert it.where()[0] == "main"
+    failed = it.response(it.send("stepBack", threadId=1))
+    assert not failed["success"]
+    it.request("disconnect", terminateDebuggee=True)
 
 
 def test_a_trace_that_is_none(editor: Callable[..., Editor]) -> None:

@@ -164,6 +164,7 @@ def test_scrolling_and_coming_back(recorded: Replay, tui: Callable[..., Tui]) ->
 @pytest.mark.both_gdbs
 def test_a_click_goes_to_an_event(recorded: Replay, tui: Callable[..., Tui]) -> None:
     screen = tui(recorded("deep"))
+    screen.wait(lambda: screen.row_of("access("))
     row = screen.row_of("access(")
     assert row is not None
     for button in (" ", "#"):  # the left one is pressed, and let go
