@@ -64,8 +64,9 @@ def own_surroundings(
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("TZ", "UTC")
-    for name in ("NO_COLOR", "PAGER", "DEBUGINFOD_URLS", "XDG_DATA_HOME", "MAKEFLAGS"):
+    for name in ("NO_COLOR", "PAGER", "XDG_DATA_HOME", "MAKEFLAGS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DEBUGINFOD_URLS", "")  # some GDBs have a server of their own otherwise
     before = {process.pid for process in harness.descendants(os.getpid())}
     yield
     left = _left_processes(before)

@@ -24,6 +24,12 @@ FIXTURES = ROOT / "fixtures"
 BUILT = FIXTURES / "build"
 BIN = Path(sys.executable).parent
 
+GDB = os.environ.get("SYSRIFT_TEST_GDB", "gdb")
+"""The GDB that the tests run in."""
+
+NEWER_GDB = ROOT / ".venv" / "gdb" / "bin" / "gdb"
+"""GDB 18, which tools/setup.sh installs for the tests (the wheel gdb-for-pwndbg)."""
+
 TIMEOUT = 120.0
 """Seconds that a command may take; far more than any needs, so that a hang fails by itself."""
 
@@ -191,7 +197,7 @@ def gdb_batch(
     Each is a GDB of its own, with no init files. Without a `trace` no replay is started. The exit
     status is GDB's own affair (batch mode ends with the last command's) and is not looked at.
     """
-    argv = [gdb or os.environ.get("SYSRIFT_TEST_GDB", "gdb"), "-nx", "-q", "-batch"]
+    argv = [gdb or GDB, "-nx", "-q", "-batch"]
     script = ["set width 0", "set style enabled off", f"source {ROOT / 'gdb' / 'sysrift.gdb'}"]
     if trace is not None:
         script.append(f"sysrift-replay {trace}")

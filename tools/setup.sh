@@ -112,6 +112,9 @@ install_missing() {
     rm -f "$log"
 }
 
+# A GDB beside the system's, for the tests that run on two of them and for DAP (GDB 14 or newer).
+newer_gdb=gdb-for-pwndbg==18.1.0.post1
+
 # -- .venv ----------------------------------------------------------------------------------------
 
 make_venv() { # EXTRA: "" or "[test]"
@@ -133,6 +136,27 @@ make_venv() { # EXTRA: "" or "[test]"
     rm -f "$log"
 }
 
+make_newer_gdb() {
+    # In an environment of its own: python-ptrace has a bin/gdb.py, which this GDB would take for its
+    # own module.
+    [ "$(cat .venv/gdb/.version 2>/dev/null)" = "$newer_gdb" ] && return
+    .venv/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 15))' || return 0
+    say "installing $newer_gdb into .venv/gdb"
+    local log
+    log=$(mktemp) || exit 1
+    if ! {
+        rm -rf .venv/gdb &&
+            "$python" -m venv .venv/gdb &&
+            .venv/gdb/bin/python -m pip install "$newer_gdb"
+    } >"$log" 2>&1 </dev/null; then
+        tail -n 30 "$log" >&2
+        rm -f "$log"
+        die "pip could not install $newer_gdb, which some tests run in (see above)"
+    fi
+    rm -f "$log"
+    echo "$newer_gdb" >.venv/gdb/.version
+}
+
 case ${1-} in
 run | test)
     find_python
@@ -142,6 +166,7 @@ run | test)
     install_missing
     [ -n "$python" ] || python=python3
     make_venv "$([ "$1" = test ] && echo '[test]')"
+    [ "$1" = run ] || make_newer_gdb
     ;;
 check-run)
     need_to_run

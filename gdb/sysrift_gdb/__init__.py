@@ -12,7 +12,7 @@ if getattr(sys.modules.get("gdb"), "VERSION", None) is None:
 
 import __main__
 from sysrift_gdb import hooks
-from sysrift_gdb.api import current_event, events, goto
+from sysrift_gdb.api import current_event, events, goto, on_event
 
 MINIMUM_VERSION = 12
 
@@ -29,7 +29,7 @@ def install() -> None:
     __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
     if getattr(sys.modules[__name__], "_installed", False):
         return
-    from sysrift_gdb import parameters, prompt, stops, variables
+    from sysrift_gdb import arrivals, dap, front_ends, parameters, prompt, stops, tui, variables
     from sysrift_gdb.commands import (
         back,
         bookmark,
@@ -47,8 +47,12 @@ def install() -> None:
 
     parameters.register()
     stops.register()
+    arrivals.register()
     variables.register()
     prompt.register()
+    tui.register()
+    if front_ends.speaks("dap"):
+        dap.register()
     for module in (
         replay,
         goto,
@@ -67,4 +71,4 @@ def install() -> None:
     sys.modules[__name__].__dict__["_installed"] = True
 
 
-__all__ = ["current_event", "events", "goto", "hooks", "install"]
+__all__ = ["current_event", "events", "goto", "hooks", "install", "on_event"]

@@ -17,7 +17,6 @@ FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")
 
 _ROW = re.compile(r"^(\d+)\s+(\S.*?)\s+(keep|del|dis|dstp)\s+([yn])\s*(.*)$")
 _HARDWARE = ("hw watchpoint", "read watchpoint", "acc watchpoint", "hw breakpoint")
-_CREATED = re.compile(r"Catchpoint (\d+)")
 
 
 class UserBreakpoints(NamedTuple):
@@ -84,11 +83,9 @@ class Catchpoints:
 
     @staticmethod
     def _create(command: str, condition: str) -> int:
-        printed = gdb.execute(command, to_string=True)
-        match = _CREATED.search(printed)
-        if match is None:
-            raise gdb.GdbError(f"SysRift: GDB did not accept '{command}': {printed.strip()}")
-        number = int(match.group(1))
+        gdb.execute(command, to_string=True)
+        # What it prints depends on who listens: under GDB/MI it may be a record of that.
+        number = int(gdb.parse_and_eval("$bpnum"))
         gdb.execute(f"condition {number} {condition}", to_string=True)
         return number
 

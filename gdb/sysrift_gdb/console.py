@@ -11,6 +11,7 @@ from pathlib import Path
 import gdb
 from sysrift.errors import SysRiftError
 from sysrift.tracee import RemoteSyscallError
+from sysrift_gdb import dap
 
 
 def say(text: str) -> None:
@@ -62,7 +63,7 @@ def silence() -> Iterator[None]:
     """Keep GDB from announcing a stop, which it does whatever becomes of a command's output.
 
     It writes that to its first output stream, which neither `to_string` nor `set logging`
-    redirects; so the descriptor itself leads nowhere for a while.
+    redirects; so the descriptor itself leads nowhere for a while. A DAP client is not told either.
     """
     gdb.flush(gdb.STDOUT)
     saved = os.dup(1)
@@ -70,7 +71,8 @@ def silence() -> Iterator[None]:
     os.dup2(nowhere, 1)
     os.close(nowhere)
     try:
-        yield
+        with dap.silence():
+            yield
     finally:
         gdb.flush(gdb.STDOUT)
         os.dup2(saved, 1)

@@ -21,17 +21,20 @@ def after_breakpoints_changed() -> None:
 
 def before_starti() -> None:
     """`starti` would execute the real program: let it start another stub."""
-    from sysrift_gdb import session
+    from sysrift_gdb import dap, session
 
-    session.prepare_starti()
+    with dap.silence():
+        session.prepare_starti()
 
 
 def after_starti() -> None:
     """And begin the replay again in its place."""
-    from sysrift_gdb import session
+    from sysrift_gdb import dap, session
     from sysrift_gdb.commands import show_position
 
-    if session.replay_after_starti():
+    with dap.silence():
+        begun = session.replay_after_starti()
+    if begun:
         show_position()
 
 

@@ -37,6 +37,7 @@ from sysrift_gdb.catchpoints import Catchpoints, UserBreakpoints
 from sysrift_gdb.changes import Changes
 from sysrift_gdb.debug_traps import DebugTraps, back_onto_breakpoint
 from sysrift_gdb.diversion import Diversions
+from sysrift_gdb.event_callbacks import Told
 from sysrift_gdb.history import History
 from sysrift_gdb.in_code import EventsInCode
 from sysrift_gdb.interrupts import interrupts_held, is_interrupted
@@ -104,6 +105,7 @@ class Replay:
             self._in_code = EventsInCode(self)
             self.diversions = Diversions(self)
             self.changes = Changes(self)
+            self.told = Told(self)
             self.engine.echo = self._echo
             self.engine.on_exec = lambda _image: None
             self.engine.cpus = frozenset(self._affinity)
@@ -171,6 +173,7 @@ class Replay:
         else:
             program = image.exe
         console.quietly(f"file {_quoted(program)}")
+        gdb.selected_thread().name = Path(image.exe).name  # else it is the stub's
         # Setting it, to whatever value, makes GDB look for the dynamic linker of this process and
         # put its breakpoint for loaded libraries there (gdb/solib.c, reload_shared_libraries).
         search = gdb.parameter("solib-search-path") or ""
@@ -221,15 +224,21 @@ class Replay:
             return shown
         user = self.catchpoints.user_breakpoints()
         event = self._next_event()
-        if event is not None and _wants(user, event) and event.nr == signed(registers.orig_rax):
+        stops = self.told.tell()
+        if (
+            event is not None
+            and (stops or _wants(user, event))
+            and event.kind == EventKind.SYSCALL
+            and event.nr == signed(registers.orig_rax)
+        ):
             # The user catches this call: its number must survive until its exit, so the guard
             # skips it, and its result is put in place there.
             self.kept = registers.copy()
             registers.r9 = KEEP_NUMBER_MAGIC
             self.tracee.set_registers(registers)
             console.forget_caches()
-            return False
-        return self._play(registers, user)
+            return stops
+        return stops or self._play(registers, user)
 
     def _play(self, registers: Registers, user: UserBreakpoints) -> bool:
         """Play the event at hand and run ahead; returns whether the user should see a stop."""
@@ -251,7 +260,9 @@ class Replay:
         if user.hardware:
             self.tracee.watchpoint_hits = 0
         halt = self.engine.advance(
-            wanted=lambda event: _shows(user, event), wanted_calls=_wanted_calls(user)
+            stop_at=self.told.stop_at,
+            wanted=lambda event: _shows(user, event),
+            wanted_calls=_wanted_calls(user),
         )
         return self._halted(halt)
 
@@ -304,6 +315,7 @@ class Replay:
 
     def fatal(self, sig: int) -> int:
         """The program ended by this signal: GDB shall report it, now and whenever it resumes."""
+        self.told.tell()
         self.signals.report(signal.Signals(sig).name, True)
         self._ended_by = sig
         return sig
@@ -425,6 +437,11 @@ class Replay:
         registers = self.tracee.registers()
         line = line_at(registers.rip, registers.rsp) if self.steps_by_line else None
         if sig == signal.SIGSYS:
+            if self.told.tell():
+                self.engine.rewind(self._stepped_into_call())
+                self.tracee.remote_syscall(_NR_GETPID)
+                console.forget_caches()
+                return True
             image = self.engine.image
             goes_on = self.engine.system_call(self._stepped_into_call())
             # GDB was single-stepping, and takes the signal for the end of the step; the SIGTRAP of
@@ -433,6 +450,8 @@ class Replay:
             return self._after_call(goes_on, image) or (
                 line is not None and self.back_in_line(line)
             )
+        if self.engine.is_expected_fault(sig) and self.told.tell():
+            return True
         if self.engine.fault(sig):
             if line is not None and self.back_in_line(line):
                 console.forget_caches()
@@ -625,6 +644,7 @@ class Replay:
                 if self.engine.image.event != self._shown:
                     self._show_program()
                 self.hand_back()
+                self.told.begin_here()
                 self._in_code.watch()
         console.quietly("sharedlibrary")
         console.forget_caches()

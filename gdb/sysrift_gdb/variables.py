@@ -8,12 +8,12 @@ the last stop; void without a replay.
 from __future__ import annotations
 
 import gdb
-from sysrift_gdb import session
+from sysrift_gdb import arrivals, session
 
 _shown: tuple[int, float] | None = None
 
 
-def update(_event: object = None) -> None:
+def update(_moved: bool = True) -> None:
     """Let them be what is true now."""
     global _shown
     replay = session.current
@@ -37,7 +37,5 @@ def time_at(replay: session.Replay, number: int) -> float:
 
 
 def register() -> None:
-    """Connect to GDB."""
-    gdb.events.stop.connect(update)
-    gdb.events.exited.connect(update)
-    gdb.events.before_prompt.connect(update)
+    """Keep them up to date."""
+    arrivals.connect(update)

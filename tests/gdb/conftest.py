@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +52,35 @@ def recorded(built_fixtures: None) -> Callable[..., harness.Recording]:
     return record
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `both_gdbs` run twice."""
+    if metafunc.definition.get_closest_marker("both_gdbs") is not None:
+        metafunc.parametrize("gdb", ["system", "newer"], indirect=True)
+
+
 @pytest.fixture
-def in_gdb() -> Callable[..., Replayed]:
+def gdb(request: pytest.FixtureRequest) -> str:
+    """The GDB of this test."""
+    return newer_gdb() if getattr(request, "param", "system") == "newer" else harness.GDB
+
+
+def newer_gdb() -> str:
+    """GDB 18; where there is no wheel of it for this Python, the test is skipped."""
+    if sys.version_info >= (3, 15):
+        pytest.skip("there is no gdb-for-pwndbg for this Python")
+    assert harness.NEWER_GDB.exists(), "install the test dependencies: make .venv/.test"
+    return str(harness.NEWER_GDB)
+
+
+@pytest.fixture
+def in_gdb(gdb: str) -> Callable[..., Replayed]:
     """A function that replays a recording in a GDB of its own, under the given commands.
 
     Whatever a test is about, GDB must never show the innards of SysRift's Python.
     """
 
     def replay(recording: harness.Recording, *commands: str, **options: Any) -> Replayed:
-        text = harness.gdb_batch(commands, recording.trace, **options)
+        text = harness.gdb_batch(commands, recording.trace, gdb=gdb, **options)
         for innards in ("Traceback (most recent call last)", "Python Exception", "internal error"):
             assert innards not in text, text
         return Replayed(recording, text)

@@ -14,17 +14,16 @@ import pytest
 
 Replay = Callable[..., Any]
 
-GDB = os.environ.get("SYSRIFT_TEST_GDB", "gdb")
 PROMPT = "(gdb) "
 
 
 class Prompt:
     """A GDB on a terminal of its own, a replay begun in it."""
 
-    def __init__(self, recording: harness.Recording) -> None:
+    def __init__(self, recording: harness.Recording, gdb: str) -> None:
         self.gdb = pexpect.spawn(
             harness.command("sysrift-replay"),
-            ["--gdb", GDB, str(recording.trace), "--", "-nx", "-ex", "set width 0"],
+            ["--gdb", gdb, str(recording.trace), "--", "-nx", "-ex", "set width 0"],
             env={**os.environ, "TERM": "dumb"},
             encoding="utf-8",
             codec_errors="replace",
@@ -51,12 +50,12 @@ class Prompt:
 
 
 @pytest.fixture
-def at_the_prompt() -> Iterator[Callable[..., Prompt]]:
+def at_the_prompt(gdb: str) -> Iterator[Callable[..., Prompt]]:
     """A function that begins a replay in a GDB on a terminal; the GDBs end with the test."""
     begun: list[Prompt] = []
 
     def begin(recording: harness.Recording) -> Prompt:
-        begun.append(Prompt(recording))
+        begun.append(Prompt(recording, gdb))
         return begun[-1]
 
     yield begin
@@ -133,6 +132,7 @@ def test_ctrl_c_in_a_computation(recorded: Replay, at_the_prompt: Replay) -> Non
     assert "end of the recording: exited with status 0" in prompt.do("continue")
 
 
+@pytest.mark.both_gdbs
 def test_kill_and_again(recorded: Replay, at_the_prompt: Replay) -> None:
     recording = recorded("watch_me")
     prompt = at_the_prompt(recording)
@@ -172,6 +172,7 @@ def test_repeating_with_enter(recorded: Replay, at_the_prompt: Replay) -> None:
     assert first and second and first != second
 
 
+@pytest.mark.both_gdbs
 def test_the_prompt_shows_the_event(recorded: Replay, at_the_prompt: Replay) -> None:
     prompt = at_the_prompt(recorded("watch_me"))
     assert "in the prompt is off" in prompt.do("show sysrift prompt")

@@ -35,6 +35,7 @@ def test_back_by_checkpoints_is_the_same(recorded: Replay, in_gdb: Replay, progr
         assert look.splitlines()[: len(first) - 2] == first[:-2], run.text
 
 
+@pytest.mark.both_gdbs
 def test_memory_of_checkpoints_is_bounded(replayed: Replay) -> None:
     run = replayed(
         "watch_me", _AT_ONCE, "set sysrift checkpoint-memory 0", "sysrift-goto end",

@@ -52,6 +52,7 @@ def test_crash_is_reached_with_a_breakpoint_before_it(replayed: Replay) -> None:
     assert "Program received signal SIGSEGV" in run.text
 
 
+@pytest.mark.both_gdbs
 def test_back_from_the_crash(replayed: Replay) -> None:
     run = replayed(
         "ends_segv", "continue", "sysrift-goto start", "break process", "continue", "print depth",
@@ -61,6 +62,7 @@ def test_back_from_the_crash(replayed: Replay) -> None:
     assert run.count(r"^Program received signal SIGSEGV") == 2
 
 
+@pytest.mark.both_gdbs
 def test_abort_stops_in_raise(replayed: Replay) -> None:
     run = replayed(
         "ends_abort", "continue", "print $_siginfo.si_signo", "backtrace",

@@ -93,6 +93,7 @@ def _plain(text: str) -> str:
     return re.sub(r"^\$\d+", "$", text, flags=re.MULTILINE)
 
 
+@pytest.mark.both_gdbs
 @pytest.mark.keeps_files
 def test_bookmarks_outlive_the_session(recorded: Replay, in_gdb: Replay) -> None:
     recording = recorded("deep")

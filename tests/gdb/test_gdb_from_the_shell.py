@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 Replay = Callable[..., Any]
 
-GDB = os.environ.get("SYSRIFT_TEST_GDB", "gdb")
+GDB = harness.GDB
 BATCH = ("-nx", "-batch")
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import FIXTURES, built, line_of
 
 Replay = Callable[..., Any]
 
 
+@pytest.mark.both_gdbs
 def test_print_structures(replayed: Replay) -> None:
     run = replayed(
         "deep", f"break {line_of('deep.c', 'line: shape')}", "continue", "print shape",
@@ -37,6 +39,7 @@ def test_shared_libraries_and_mappings(replayed: Replay) -> None:
         assert name in mappings, run.text
 
 
+@pytest.mark.both_gdbs
 def test_dlopened_library(replayed: Replay) -> None:
     run = replayed(
         "dlopen_user", "set breakpoint pending on", "break library_scale",
@@ -65,6 +68,7 @@ def test_breakpoint_in_a_signal_handler(replayed: Replay) -> None:
     assert "end of the recording: exited with status 0" in run.text
 
 
+@pytest.mark.both_gdbs
 def test_every_alarm_reaches_its_handler(replayed: Replay) -> None:
     run = replayed("handlers", "break on_alarm", *["continue"] * 4, "backtrace", "continue")
     assert run.count(r"^Breakpoint \d+, on_alarm \(number=14\)") == 4, run.text
@@ -106,6 +110,7 @@ def _line_containing(source: str, text: str) -> int:
     return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
+@pytest.mark.both_gdbs
 def test_program_that_becomes_others(replayed: Replay) -> None:
     run = replayed(
         "execs", "break main", "continue", "next", "print part", "continue", "continue", "next",

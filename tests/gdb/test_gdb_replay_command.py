@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +43,7 @@ def test_start_restarts_the_replay_and_stops_in_main(replayed: Replay) -> None:
     assert run.count(r"^Temporary breakpoint \d+, main ") == 1
 
 
+@pytest.mark.both_gdbs
 def test_starti_restarts_the_replay(replayed: Replay) -> None:
     run = replayed("watch_me", "print/x $pc", "continue", "starti", "print/x $pc", "sysrift-when")
     assert run.values[0] == run.values[1], run.text
@@ -232,7 +232,7 @@ def test_sourcing_twice_is_harmless(replayed: Replay) -> None:
 
 def test_gdb_that_is_too_old_says_so(tmp_path: Path) -> None:
     old = tmp_path / "old-gdb"
-    real = os.environ.get("SYSRIFT_TEST_GDB", "gdb")
+    real = harness.GDB
     old.write_text(f'#!/bin/sh\nexec {real} -ex \'python gdb.VERSION = "11.2"\' "$@"\n')
     old.chmod(0o755)
     text = harness.gdb_batch([], None, gdb=str(old))

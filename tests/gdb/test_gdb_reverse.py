@@ -75,6 +75,7 @@ def test_lines_are_the_same_backwards(recorded: Replay, in_gdb: Replay) -> None:
     assert lines[:45] == lines[:45][::-1], run.text
 
 
+@pytest.mark.both_gdbs
 def test_into_functions_and_out_of_them(recorded: Replay, in_gdb: Replay) -> None:
     run = in_gdb(
         recorded("list_spoiled"), "tbreak spoil", "continue", "finish",
@@ -85,6 +86,7 @@ def test_into_functions_and_out_of_them(recorded: Replay, in_gdb: Replay) -> Non
     assert symbols[:2] == ["spoil", "main"] and symbols[2] != "spoil", run.text
 
 
+@pytest.mark.both_gdbs
 def test_to_breakpoints_and_their_conditions(recorded: Replay, in_gdb: Replay) -> None:
     recording = recorded("list_spoiled")
     run = in_gdb(
@@ -119,6 +121,7 @@ def test_behind_an_execve_the_program_before_is_no_history(
     assert run.count("No more reverse-execution history") == 1, run.text
 
 
+@pytest.mark.both_gdbs
 def test_who_spoiled_the_list(recorded: Replay, in_gdb: Replay) -> None:
     run = in_gdb(
         recorded("list_spoiled"), "continue", "print/x $pc", "sysrift-last-write head->next->next",
@@ -182,7 +185,7 @@ def test_gdbs_own_recording_works_as_before(built_fixtures: None) -> None:
     program = harness.built("list_spoiled")
     commands = [
         f"file {program}", "break spoil", "run", "record", "next", "stepi", "print $pc", "stepi",
-        "reverse-stepi", "print $pc", "reverse-continue",
+        "reverse-stepi", "print $pc", "delete", "reverse-continue",
     ]  # fmt: skip
     text = harness.gdb_batch(commands, None)
     values = re.findall(r"^\$\d+ = (.*)$", text, re.MULTILINE)

@@ -48,6 +48,7 @@ def test_breakpoint_with_commands_and_ignore_count(replayed: Replay) -> None:
     assert run.values == ["7"], run.text
 
 
+@pytest.mark.both_gdbs
 def test_next_goes_over_calls_and_system_calls(replayed: Replay) -> None:
     first = line_of("watch_me.c", "line: between")
     run = replayed(
@@ -86,6 +87,7 @@ def test_until_and_advance(replayed: Replay) -> None:
     assert run.values == ["5", "92", "0"], run.text
 
 
+@pytest.mark.both_gdbs
 def test_inferior_call_that_makes_no_system_call(replayed: Replay) -> None:
     run = replayed(
         "deep", f"break {line_of('deep.c', 'line: list')}", "continue", "print sum_list(list)",
@@ -95,6 +97,7 @@ def test_inferior_call_that_makes_no_system_call(replayed: Replay) -> None:
     assert "end of the recording: exited with status 0" in run.text
 
 
+@pytest.mark.both_gdbs
 def test_stepi_over_a_system_call_instruction(recorded: Replay, in_gdb: Replay) -> None:
     recording = recorded("watch_me")
     event = next(e for e in in_gdb(recording).events() if e["name"] == "getppid")

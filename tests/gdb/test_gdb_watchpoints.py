@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from harness import line_of
 
 Replay = Callable[..., Any]
@@ -16,6 +17,7 @@ def _new_values(text: str) -> list[int]:
     return [int(value) for value in re.findall(r"^New value = (-?\d+)$", text, re.MULTILINE)]
 
 
+@pytest.mark.both_gdbs
 def test_hardware_watchpoint(replayed: Replay) -> None:
     run = replayed("watch_me", "break main", "continue", "watch watched", *["continue"] * 9)
     assert "Hardware watchpoint" in run.text
@@ -63,6 +65,7 @@ def test_local_watchpoint_ends_with_its_frame(replayed: Replay) -> None:
     assert re.search(r"^Breakpoint \d+, by_the_kernel ", run.text, re.MULTILINE), run.text
 
 
+@pytest.mark.both_gdbs
 def test_catch_syscall_shows_call_and_return(replayed: Replay) -> None:
     run = replayed(
         "watch_me", "catch syscall getppid",
@@ -101,6 +104,7 @@ def test_catch_every_syscall(replayed: Replay) -> None:
     assert re.findall(r"\(returned from syscall (\S+)\)", run.text) == made[:5]
 
 
+@pytest.mark.both_gdbs
 def test_deleting_everything_leaves_the_replay_going(replayed: Replay) -> None:
     run = replayed("watch_me", "catch syscall getppid", "continue", "delete", "continue")
     assert run.count(r"\(call to syscall getppid\)") == 1, run.text

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import gdb
 from sysrift.errors import SysRiftError
-from sysrift_gdb import session, variables
+from sysrift_gdb import session
+from sysrift_gdb.front_ends import show_position
 
 
 class ReplayCommand(gdb.Command):
@@ -35,21 +36,13 @@ class ReplayCommand(gdb.Command):
         raise NotImplementedError
 
 
-def completed(text: str, word: str, names: list[str]) -> list[str]:
+def completed(text: str, word: str | None, names: list[str]) -> list[str]:
     """For `complete`: those of `names` that begin with `text`, which is all of the argument so far;
-    `word` is the end of it that GDB completes (it takes '-' for a separator)."""
+    `word` is the end of it that GDB completes (it takes '-' for a separator), None while GDB finds
+    out where that begins."""
+    if word is None:
+        return []
     return [name[len(text) - len(word) :] for name in names if name.startswith(text)]
 
 
-def show_position(why: str = "") -> None:
-    """Print the frame the program stands in, as GDB does after a stop: behind `why`, if that is
-    given."""
-    variables.update()
-    try:
-        gdb.newest_frame().select()
-        if why:
-            gdb.write("\n" + why + gdb.execute("frame", to_string=True).removeprefix("#0  "))
-        else:
-            gdb.execute("frame")
-    except gdb.error as error:
-        gdb.write(f"{error}\n")
+__all__ = ["ReplayCommand", "completed", "show_position"]

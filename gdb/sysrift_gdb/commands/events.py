@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from sysrift.errors import SysRiftError, UsageError
-from sysrift.trace.reader import Trace
-from sysrift.views.bookmarks import Bookmarks
+from sysrift.errors import UsageError
 from sysrift.views.filters import EventFilter, parse_names, parse_range
 from sysrift.views.lexer import highlight
-from sysrift.views.text import end_line, event_line
 from sysrift_gdb import arguments, console, session
 from sysrift_gdb.commands import ReplayCommand
+from sysrift_gdb.event_rows import bookmarks_by_event, end_row, event_rows
 
 _AROUND = 10
 
@@ -49,26 +46,13 @@ class Events(ReplayCommand):
         names = parse_names(options.name) if options.name else None
         chosen = EventFilter(first, last, options.failed, names)
         styled = console.styled()
-        marks: dict[int, list[str]] = {}
-        for name, place in _bookmarks(trace).items():
-            marks.setdefault(place["event"], []).append(name)
+        bookmarks = bookmarks_by_event(trace)
         for event in chosen.select(trace):
-            mark = "=> " if event.number == here else "   "
-            console.emit(mark + highlight(event_line(event, trace), styled))
-            if event.number in marks:
-                console.emit(f"{'':25}^ bookmark {', '.join(marks[event.number])}")
+            for row in event_rows(trace, event, here, bookmarks):
+                console.emit(row.mark + highlight(row.line, styled))
         if chosen.reaches_end(trace) and not options.failed and not options.name:
-            mark = "=> " if here > trace.event_count else "   "
-            console.emit(mark + highlight(end_line(trace), styled))
-
-
-def _bookmarks(trace: Trace) -> dict[str, dict[str, Any]]:
-    """Those there are; a file of them that cannot be used is no reason to show no events."""
-    try:
-        return Bookmarks(trace).all()
-    except SysRiftError as error:
-        console.say(str(error))
-        return {}
+            row = end_row(trace, here)
+            console.emit(row.mark + highlight(row.line, styled))
 
 
 def register() -> None:

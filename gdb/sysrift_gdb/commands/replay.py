@@ -10,7 +10,7 @@ from sysrift.trace.reader import Trace
 from sysrift.views.lexer import highlight
 from sysrift.views.summary import duration_text, summarize
 from sysrift.views.text import event_line
-from sysrift_gdb import arguments, console, session
+from sysrift_gdb import arguments, console, dap, session
 from sysrift_gdb.commands import ReplayCommand, show_position
 
 
@@ -83,6 +83,8 @@ class Run(gdb.Command):
         session.drop_if_dead()
         if session.current is not None:
             _restart(session.current)
+            if dap.stay_at_entry():
+                return
         else:
             console.say("no replay is going on: this runs the program itself, live")
             if argument:
