@@ -29,7 +29,7 @@ def install() -> None:
     __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
     if getattr(sys.modules[__name__], "_installed", False):
         return
-    from sysrift_gdb import parameters, prompt, stops, variables
+    from sysrift_gdb import parameters, prompt, stopping_back, stops, variables, watched
     from sysrift_gdb.commands import (
         back,
         bookmark,
@@ -41,6 +41,7 @@ def install() -> None:
         ps,
         replay,
         reverse,
+        reverse_continue,
         when,
     )
 
@@ -48,6 +49,8 @@ def install() -> None:
     stops.register()
     variables.register()
     prompt.register()
+    watched.register()
+    stopping_back.register()
     for module in (
         replay,
         goto,
@@ -59,6 +62,7 @@ def install() -> None:
         info,
         checkpoints,
         reverse,
+        reverse_continue,
         last_write,
     ):
         module.register()

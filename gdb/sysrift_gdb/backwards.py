@@ -7,13 +7,11 @@ looked at; what lies before that event is stepped through only when it is asked 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from sysrift.errors import ReplayError
-from sysrift.replay.engine import Reason
-from sysrift.replay.place import Place, is_at_event, play_one
+from sysrift.replay.place import Place
 from sysrift.replay.steps import (
     Interrupted,
     Step,
@@ -23,18 +21,8 @@ from sysrift.replay.steps import (
     step,
     walk,
 )
-from sysrift.syscalls import NAMES
-from sysrift.trace.model import EventKind
 from sysrift_gdb.interrupts import is_interrupted
 from sysrift_gdb.session import Replay
-
-_INT3 = b"\xcc"
-_MOST_HITS = 10_000
-_MAPS = {
-    NAMES[name]
-    for name in ("mmap", "munmap", "mremap", "mprotect", "shmat", "shmdt", "remap_file_pages")
-}
-_CHUNK = 20_000  # events between two looks at whether the user has had enough
 
 
 class Moment(NamedTuple):
@@ -98,74 +86,6 @@ class Backwards:
         """Go back to where the look began."""
         if not self._replay.go_behind(self.here.event - 1):
             self.here.run_to(self._engine, lambda: False)
-
-    # -- breakpoints ----------------------------------------------------------------------------
-
-    def hits(self, addresses: Collection[int]) -> Iterator[Moment]:
-        """Where instructions at these addresses were about to be executed, the newest first."""
-        last = self.here.event - 1
-        first = self._behind(last)
-        passed = walk(self._engine, self.here, is_interrupted)
-        for index in reversed(range(len(passed) - 1)):
-            if passed[index].ip in addresses:
-                yield Moment(first, index, passed[index], 0)
-        if self._is_beginning(first):
-            return
-        for event, count in reversed(self._hits_before(first, addresses)):
-            begun = self._behind(event - 1)
-            passed = walk(self._engine, None, is_interrupted)
-            found = [i for i, each in enumerate(passed) if each.ip in addresses]
-            if count > len(found):
-                raise ReplayError("the program does not come to that breakpoint again")
-            index = found[count - 1]
-            yield Moment(begun, index, passed[index], 0)
-
-    def _hits_before(self, last: int, addresses: Collection[int]) -> deque[tuple[int, int]]:
-        """(next event, how many-th hit before it) of all hits before event `last` happens."""
-        replay, engine, tracee = self._replay, self._engine, self._engine.tracee
-        found: deque[tuple[int, int]] = deque(maxlen=_MOST_HITS)
-        self._behind(max(replay.trace.beginning, replay.trace.image_before(last)))
-        originals: dict[int, bytes] = {}
-
-        def put(code: Callable[[int], bytes]) -> None:
-            for address in originals:
-                tracee.write(address, code(address))
-
-        while engine.next <= last:
-            # Libraries come and go; so do breakpoints in them.
-            codes = {address: tracee.read_some(address, 1) for address in addresses}
-            originals = {address: code for address, code in codes.items() if code}
-            put(lambda _address: _INT3)
-            try:
-                halt = engine.advance(
-                    stop_at=min(last, engine.next + _CHUNK),
-                    wanted=lambda event: event.kind == EventKind.SYSCALL and event.nr in _MAPS,
-                    wanted_calls=frozenset(),
-                )
-                registers = tracee.registers()
-            finally:
-                put(originals.__getitem__)
-            if halt.reason is Reason.WANTED and engine.next < last:
-                play_one(engine)
-                continue
-            if halt.reason is Reason.TRAP and registers.rip - 1 in originals:
-                registers.rip -= 1
-                tracee.set_registers(registers)
-                same = found and found[-1][0] == engine.next
-                found.append((engine.next, found[-1][1] + 1 if same else 1))
-                if not is_at_event(engine):
-                    step(engine, 1)
-                elif engine.next < last:
-                    play_one(engine)
-                else:
-                    break
-            elif halt.reason not in (Reason.REACHED, Reason.WANTED):
-                raise ReplayError("the program ran into a breakpoint of its own (int3)")
-            elif engine.next >= last:
-                break
-            if is_interrupted():
-                raise Interrupted
-        return found
 
 
 def look_back(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import gdb
@@ -102,21 +103,31 @@ class Catchpoints:
 
     def user_breakpoints(self) -> UserBreakpoints:
         """What else is in GDB's table and enabled."""
-        hardware = all_syscalls = False
-        numbers = set()
-        for row in self._rows():
-            number, kind, _, enabled, rest = row.groups()
-            if enabled != "y" or int(number) in self._own():
-                continue
-            if kind.startswith(_HARDWARE):
-                hardware = True
-            elif kind.startswith("catchpoint") and "syscall" in rest:
-                names = re.findall(r'"([^"]*)"', rest)
-                if not names or "<any syscall>" in names:
-                    all_syscalls = True
-                for name in re.split(r"[,\s]+", " ".join(names)):
-                    if name.isdigit():
-                        numbers.add(int(name))
-                    elif name in NAMES:
-                        numbers.add(NAMES[name])
-        return UserBreakpoints(hardware, all_syscalls, frozenset(numbers))
+        rows = self._user_rows()
+        calls = [numbers for _, numbers in _syscalls(rows)]
+        hardware = any(row.group(2).startswith(_HARDWARE) for row in rows)
+        numbers = frozenset[int]().union(*(some for some in calls if some is not None))
+        return UserBreakpoints(hardware, None in calls, numbers)
+
+    def user_syscalls(self) -> dict[int, frozenset[int] | None]:
+        """Which calls each enabled catchpoint of the user's catches; None: all."""
+        return dict(_syscalls(self._user_rows()))
+
+    def _user_rows(self) -> list[re.Match[str]]:
+        own = self._own()
+        return [r for r in self._rows() if r.group(4) == "y" and int(r.group(1)) not in own]
+
+
+def _syscalls(rows: list[re.Match[str]]) -> Iterator[tuple[int, frozenset[int] | None]]:
+    """Of those rows of GDB's table that are `catch syscall`, the number and which calls."""
+    for row in rows:
+        number, kind, _, _, rest = row.groups()
+        if not kind.startswith("catchpoint") or "syscall" not in rest:
+            continue
+        names = re.findall(r'"([^"]*)"', rest)
+        if not names or "<any syscall>" in names:
+            yield int(number), None
+            continue
+        words = re.split(r"[,\s]+", " ".join(names))
+        numbers = {int(name) for name in words if name.isdigit()}
+        yield int(number), frozenset(numbers | {NAMES[name] for name in words if name in NAMES})

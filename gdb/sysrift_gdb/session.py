@@ -432,6 +432,11 @@ class Replay:
         return Place.of(self.engine)
 
     @property
+    def is_in_call(self) -> bool:
+        """Whether GDB shows the entry of the next event's system call, which the user catches."""
+        return self._kept is not None
+
+    @property
     def follows_recording(self) -> bool:
         """Whether there is more to play, and it can be."""
         return not (self.diverged or self._ended_by)

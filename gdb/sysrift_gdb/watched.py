@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The user's watchpoints, as memory: what GDB's expressions mean at any moment of a replay.
+
+GDB knows an expression by the block in which it was set. Where the program is elsewhere, its
+variables are found by their addresses only; so these take the names' places when it is set.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import gdb
+from sysrift_gdb import session
+
+TYPES = (gdb.BP_HARDWARE_WATCHPOINT, gdb.BP_READ_WATCHPOINT, gdb.BP_ACCESS_WATCHPOINT)
+
+_SCOPE = re.compile(
+    r"^(-\d+)\s+watchpoint scope\s.*(?:\n-\d+\.\d+ .*)?\n\s+stop only in stack frame", re.MULTILINE
+)
+_FRAME = re.compile(r"frame at (0x[0-9a-f]+)")
+_LOCATION = re.compile(r"^-l(?:o(?:c(?:a(?:t(?:i(?:on?)?)?)?)?)?)?\s+")
+_WORD = re.compile(r"(\$?[A-Za-z_]\w*|\.\d\w*|\d\w*|->|::|\.|'(?:\\.|[^'])*'|\"(?:\\.|[^\"])*\")")
+_PLAIN_TYPE = re.compile(r"^[\w ]+[*\[\]\d ]*$")
+
+
+class Meaning(NamedTuple):
+    """An expression that means the same anywhere, and the frame that its variables end with: the
+    address behind the return address (its CFA), 0 for none."""
+
+    expression: str
+    frame: int = 0
+
+
+_known: dict[int, Meaning] = {}
+_scopes: set[str] = set()
+
+
+def meaning(breakpoint: gdb.Breakpoint) -> Meaning:
+    """Of a watchpoint of the user's."""
+    found = _known.get(breakpoint.number)
+    return found or Meaning(with_addresses(breakpoint.expression or ""))
+
+
+def with_addresses(expression: str) -> str:
+    """The expression with the variables' addresses in the place of their names."""
+    whole = _LOCATION.match(expression)
+    if whole:
+        expression = expression[whole.end() :]
+        try:
+            value = gdb.parse_and_eval(expression)
+        except gdb.error:
+            return expression
+        return _memory(value) or expression
+    parts = _WORD.split(expression)
+    for at in range(1, len(parts), 2):
+        before = parts[at - 2] if at > 1 and not parts[at - 1].strip() else ""
+        if re.match(r"[A-Za-z_]", parts[at]) and before not in (".", "->", "::", "struct", "union"):
+            parts[at] = _variable(parts[at]) or parts[at]
+    return "".join(parts)
+
+
+def _variable(name: str) -> str | None:
+    try:
+        symbol, _ = gdb.lookup_symbol(name)
+        if symbol is None or not (symbol.is_variable or symbol.is_argument):
+            return None
+        if symbol.needs_frame:
+            return _memory(gdb.parse_and_eval(name))
+        return _memory(symbol.value())
+    except gdb.error:
+        return None
+
+
+def _memory(value: gdb.Value) -> str | None:
+    """An expression for a value by its address; None for one that has none, or no plain type."""
+    if value.address is None or not _PLAIN_TYPE.match(str(value.type)):
+        return None
+    return f"({{{value.type}}} {int(value.address):#x})"
+
+
+def _frame_of_new_scope() -> int:
+    """The CFA of the selected frame, if GDB has just bound a watchpoint to it."""
+    global _scopes
+    scopes = set(_SCOPE.findall(gdb.execute("maint info breakpoints", to_string=True)))
+    new, _scopes = scopes - _scopes, scopes
+    if not new:
+        return 0
+    match = _FRAME.search(gdb.execute("info frame", to_string=True))
+    return int(match.group(1), 16) if match else 0
+
+
+def _on_created(breakpoint: gdb.Breakpoint) -> None:
+    if session.current is None or breakpoint.type not in TYPES:
+        return
+    try:
+        expression = with_addresses(breakpoint.expression or "")
+        _known[breakpoint.number] = Meaning(expression, _frame_of_new_scope())
+    except gdb.error:
+        return
+
+
+def _on_deleted(breakpoint: gdb.Breakpoint) -> None:
+    _known.pop(breakpoint.number, None)
+
+
+def register() -> None:
+    """Connect to GDB."""
+    gdb.events.breakpoint_created.connect(_on_created)
+    gdb.events.breakpoint_deleted.connect(_on_deleted)
+
+
+__all__ = ["TYPES", "Meaning", "meaning", "register"]
