@@ -59,6 +59,7 @@ class Landing:
         self._tracking.halting.passing_exactly = ()
 
     def _behind(self, event: int) -> None:
+        self._tracking.leave()
         if self._replay.go_behind(event):
             raise Interrupted
 

@@ -115,6 +115,7 @@ class Search:
         image = max(beginning, replay.trace.image_before(newest))
         before: int | None = None  # what was looked through begins where this event is next
         for start in [n for n in reversed(replay.checkpoints.events) if image < n <= newest]:
+            self.tracking.leave()
             replay.checkpoints.restore(start)
             self._through(newest, before)
             found = self._newest()
@@ -126,10 +127,12 @@ class Search:
         return self._newest()
 
     def _go_behind(self, event: int) -> None:
+        self.tracking.leave()
         if self._replay.go_behind(event):
             raise Interrupted
 
     def _consider_checkpoint(self) -> None:
+        self.tracking.leave()
         checkpoints = self._replay.checkpoints
         checkpoints.budget = parameters.checkpoint_memory()
         checkpoints.interval = parameters.checkpoint_interval()

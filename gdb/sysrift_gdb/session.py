@@ -565,6 +565,8 @@ class Replay:
         console.quietly("sharedlibrary")
         console.forget_caches()
         gdb.invalidate_cached_frames()
+        for notice in travelled:
+            notice()
         if interrupted:
             console.say(f"interrupted at event {self.engine.next}")
 
@@ -677,6 +679,9 @@ def _quoted(path: str) -> str:
 _starting = False  # a stub is being started, by `starti`
 _replay_next: tuple[Path, int] | None = None  # what to replay when the user's `starti` is done
 
+travelled: list[Callable[[], None]] = []
+"""Called when the program has been put somewhere else."""
+
 current: Replay | None = None
 """The replay of this GDB, if one goes on."""
 
@@ -751,4 +756,5 @@ __all__ = [
     "active",
     "begin",
     "current",
+    "travelled",
 ]

@@ -13,7 +13,7 @@ from sysrift.views.text import event_line
 from sysrift_gdb import console, session, variables
 from sysrift_gdb.search_back import Detail, Found, MomentKind, ScopeEnd
 from sysrift_gdb.session import Replay
-from sysrift_gdb.targets import Change, CodeTarget, SyscallTarget, Target, WatchTarget
+from sysrift_gdb.targets import Change, CodeTarget, SyscallTarget, Target, WatchTarget, out_of_scope
 
 _WATCHPOINTS = {
     gdb.BP_HARDWARE_WATCHPOINT: "Hardware watchpoint",
@@ -128,10 +128,7 @@ def register() -> None:
 
 def _watchpoint(target: WatchTarget, detail: Detail) -> str:
     if not isinstance(detail, Change):
-        return (
-            f"\nWatchpoint {target.number} deleted because the program has left the block in\n"
-            "which its expression is valid.\n"
-        )
+        return out_of_scope(target.number)
     name = _WATCHPOINTS[target.kind]
     expression = target.breakpoint.expression if target.breakpoint is not None else ""
     head = f"\n{name} {target.number}: {expression}\n\n"

@@ -227,6 +227,14 @@ class SyscallTarget(Target):
         return not self.condition or self._holds_in_gdb()
 
 
+def out_of_scope(number: int) -> str:
+    """What GDB says of a watchpoint whose frame has ended."""
+    return (
+        f"\nWatchpoint {number} deleted because the program has left the block in\n"
+        "which its expression is valid.\n"
+    )
+
+
 def _let_gdb_look() -> None:
     """The engine has moved the program: what GDB evaluates next is to be of now."""
     console.forget_caches()
@@ -238,7 +246,10 @@ def _let_gdb_look() -> None:
 
 
 def targets(replay: Replay) -> list[Target]:
-    """All that is enabled. Raises UsageError for what cannot be looked for."""
+    """All that is enabled; a watchpoint of a frame that has ended meanwhile is deleted.
+
+    Raises UsageError for what cannot be looked for.
+    """
     found: list[Target] = []
     by_number: dict[int, gdb.Breakpoint] = {}
     for each in gdb.breakpoints():
@@ -251,7 +262,11 @@ def targets(replay: Replay) -> list[Target]:
                 "follow: disable it, or use sysrift-last-write"
             )
         if each.type in watched.TYPES:
-            found.append(WatchTarget(each))
+            if watched.has_ended(each):
+                gdb.write(out_of_scope(each.number))
+                each.delete()
+            else:
+                found.append(WatchTarget(each))
         elif each.type in _CODE_TYPES:
             addresses = _addresses(each)
             if addresses:
@@ -288,5 +303,6 @@ __all__ = [
     "SyscallTarget",
     "Target",
     "WatchTarget",
+    "out_of_scope",
     "targets",
 ]

@@ -54,6 +54,10 @@ class Tracking:
         """How many debug registers are not used."""
         return COUNT - len(self.halting.memory)
 
+    def leave(self) -> None:
+        """The replay is going to be put somewhere else."""
+        self.halting.leave()
+
     def begin(self, last: int) -> None:
         """The replay has been put somewhere else; `last` is the last event that is of interest from
         there on: it is halted at, too."""

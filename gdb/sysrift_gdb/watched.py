@@ -21,6 +21,7 @@ _SCOPE = re.compile(
 _FRAME = re.compile(r"frame at (0x[0-9a-f]+)")
 _LOCATION = re.compile(r"^-l(?:o(?:c(?:a(?:t(?:i(?:on?)?)?)?)?)?)?\s+")
 _WORD = re.compile(r"(\$?[A-Za-z_]\w*|\.\d\w*|\d\w*|->|::|\.|'(?:\\.|[^'])*'|\"(?:\\.|[^\"])*\")")
+_MASK = (1 << 64) - 1
 _PLAIN_TYPE = re.compile(r"^[\w ]+[*\[\]\d ]*$")
 
 
@@ -40,6 +41,18 @@ def meaning(breakpoint: gdb.Breakpoint) -> Meaning:
     """Of a watchpoint of the user's."""
     found = _known.get(breakpoint.number)
     return found or Meaning(with_addresses(breakpoint.expression or ""))
+
+
+def has_ended(breakpoint: gdb.Breakpoint) -> bool:
+    """Whether the frame of a watchpoint of the user's is not there any more."""
+    wanted = meaning(breakpoint).frame
+    frame = gdb.newest_frame() if wanted else None
+    while frame is not None:
+        older = frame.older()
+        if older is not None and int(older.read_register("rsp")) & _MASK == wanted:
+            return False
+        frame = older
+    return bool(wanted)
 
 
 def with_addresses(expression: str) -> str:
@@ -90,6 +103,29 @@ def _frame_of_new_scope() -> int:
     return int(match.group(1), 16) if match else 0
 
 
+def _compare_anew() -> None:
+    """The program is somewhere else: what GDB takes for the value before the next change is of
+    where it was, and a change to that very value would go unnoticed.
+
+    Enabling a watchpoint makes GDB read its value (enable_breakpoint_disp, update_watchpoint).
+    """
+    for breakpoint in gdb.breakpoints():
+        if breakpoint.type not in TYPES or not breakpoint.enabled or not _is_understood(breakpoint):
+            continue
+        breakpoint.enabled = False
+        breakpoint.enabled = True
+
+
+def _is_understood(breakpoint: gdb.Breakpoint) -> bool:
+    """Whether the expression means here what it meant where it was set."""
+    if has_ended(breakpoint):
+        return False
+    if meaning(breakpoint).frame:
+        return True  # GDB knows its frame
+    expression = breakpoint.expression or ""
+    return with_addresses(expression) == meaning(breakpoint).expression
+
+
 def _on_created(breakpoint: gdb.Breakpoint) -> None:
     if session.current is None or breakpoint.type not in TYPES:
         return
@@ -108,6 +144,7 @@ def register() -> None:
     """Connect to GDB."""
     gdb.events.breakpoint_created.connect(_on_created)
     gdb.events.breakpoint_deleted.connect(_on_deleted)
+    session.travelled.append(_compare_anew)
 
 
-__all__ = ["TYPES", "Meaning", "meaning", "register"]
+__all__ = ["TYPES", "Meaning", "has_ended", "meaning", "register", "with_addresses"]

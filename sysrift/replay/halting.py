@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Running a replay over a stretch of events at its own speed, halting at code and memory.
 
-Breakpoints are `int3`, memory is watched by debug registers; both are in the tracee only while it
-runs. The halts between two events come in the same order whenever it runs there again, so the
-how-many-th halt before which event tells a moment, and finds it again (`Moment`).
+Memory is watched by debug registers; so are instructions, where there is one left (a halt is one
+stop then, and code stays as it is), else they are `int3` while the tracee runs. The halts between
+two events come in the same order whenever it runs there again, so the how-many-th halt before which
+event tells a moment, and finds it again.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from sysrift.tracee import Registers
 from sysrift.tracee import ptrace as pt
 from sysrift.tracee.kernel import SYNCHRONOUS, SYSCALL_STOP
 from sysrift.tracee.registers import NO_SYSCALL
-from sysrift.tracee.watchpoints import DebugRegisters, Piece
+from sysrift.tracee.watchpoints import COUNT, DebugRegisters, Piece
 
 _INT3 = b"\xcc"
 _SYSCALL = b"\x0f\x05"
 _CHUNK = 20_000  # events between two looks at whether the user has had enough
+_RESUME_FLAG = 1 << 16  # of rflags: execute an instruction that a debug register is for
 _LOOK = 64  # halts between two such looks
 _MAPS = "brk mmap munmap mremap mprotect pkey_mprotect madvise shmat shmdt remap_file_pages"
 MAPS = frozenset(NAMES[name] for name in _MAPS.split(" "))
@@ -81,7 +83,13 @@ class Halting:
         self.events: Callable[[int], int] = lambda _first: 0
         self.on_chunk: Callable[[], None] = lambda: None
         self._halts = 0
+        self._shared: tuple[tuple[int, ...], frozenset[int]] = (), frozenset()
+        self._shared_for: object = None
         self.begin()
+
+    def leave(self) -> None:
+        """Let the tracee be moved by others."""
+        self._registers.set(())
 
     def begin(self) -> None:
         """The tracee has been put somewhere else."""
@@ -106,24 +114,23 @@ class Halting:
             if not self._told and (ip in self.code or ip in self.passing):
                 self._told = True
                 return self._halt(Kind.CODE if ip in self.code else Kind.PASSING, registers)
-            if self._told:
-                if self._is_at_event():
-                    event = self._engine.next
-                    if event >= last:
-                        return None
-                    if not self._told_now and self.events(event) == event:
-                        self._told_event = event
-                        return self._halt(Kind.EVENT, registers)
-                    self.play()
-                    continue
-                touched = self._step_over(last)
-                if touched is None:
-                    return None
-            else:
-                halt, goes_on = self._advance(last)
+            if not self._told or self._by_register(ip):
+                halt, goes_on = self._advance(last, registers)
                 if halt is not None or not goes_on:
                     return halt
                 continue
+            if self._is_at_event():
+                event = self._engine.next
+                if event >= last:
+                    return None
+                if not self._told_now and self.events(event) == event:
+                    self._told_event = event
+                    return self._halt(Kind.EVENT, registers)
+                self.play()
+                continue
+            touched = self._step_over(last)
+            if touched is None:
+                return None
             if touched:
                 return self._halt(Kind.MEMORY, self._tracee.registers(), touched)
 
@@ -138,6 +145,7 @@ class Halting:
 
     def play(self) -> None:
         """Let the event happen that was halted at."""
+        self._registers.set(())
         play_one(self._engine)
         self._told = False
 
@@ -146,7 +154,7 @@ class Halting:
         instead. For looking closely at what lies between two halts."""
         self._told = False
         registers = self._registers
-        registers.set(self._watching())
+        registers.set(self.memory)
         registers.hits = 0
         tracee = self._tracee
         while True:
@@ -154,22 +162,25 @@ class Halting:
             status = tracee.wait()
             if not status >> 16:
                 break
-        touched = self._touched()
-        registers.set(())
+        touched = self._touched(registers.hits)
         return touched if os.WSTOPSIG(status) == signal.SIGTRAP else None
 
-    def _advance(self, last: int) -> tuple[Halt | None, bool]:
+    def _advance(self, last: int, registers: Registers) -> tuple[Halt | None, bool]:
         """Let the engine run; a halt, and whether it is to go on if there is none."""
         engine, tracee = self._engine, self._tracee
+        told = engine.next if self._told_now else 0
         event = self.events(engine.next + self._told_now)
         target = min(last, event or last, engine.next + _CHUNK)
-        told = self._told_event
+        exact, patched = self._shared_out()
+        if self._told and not registers.eflags & _RESUME_FLAG:
+            registers.eflags |= _RESUME_FLAG
+            tracee.set_registers(registers)
+        self._told = False
         # Libraries come and go; so do breakpoints in them.
-        codes = {at: tracee.read_some(at, 1) for at in self.code | self.passing}
+        codes = {at: tracee.read_some(at, 1) for at in patched}
         try:
-            self._registers.set(self._watching())
-            if self._watching():
-                self._registers.hits = 0
+            self._registers.set(self.memory + tuple(Piece(address) for address in exact))
+            self._registers.hits = 0
             for at, code in codes.items():
                 if code:
                     tracee.write(at, _INT3)
@@ -178,19 +189,17 @@ class Halting:
                 wanted=lambda event: is_mapping(event) and event.number != told,
                 wanted_calls=frozenset(),
             )
-            touched = self._touched()
-            passed = self._passed_exactly()
-            registers = tracee.registers()
         finally:
             for at, code in codes.items():
                 if code:
                     tracee.write(at, code)
-            self._registers.set(())
+        registers = tracee.registers()
         if halt.reason is Reason.REACHED:
             if engine.next >= last:
                 return None, False
             if engine.next == event:
                 self._told_event = event
+                self._told = registers.rip in self.code or registers.rip in self.passing
                 return self._halt(Kind.EVENT, registers), True
             if self._enough():
                 raise Interrupted
@@ -200,13 +209,18 @@ class Halting:
             if engine.next >= last:
                 return None, False
             self._told_event = engine.next
+            self._told = registers.rip in self.code or registers.rip in self.passing
             return self._halt(Kind.EVENT, registers), True
         if halt.reason is Reason.TRAP:
+            hits = self._registers.hits
+            touched = self._touched(hits)
             if touched:
                 return self._halt(Kind.MEMORY, registers, touched), True
-            if passed:
-                self._told = registers.rip in self.code | self.passing
+            if hits and registers.rip in self.passing_exactly and registers.rip not in self.code:
+                self._told = True
                 return self._halt(Kind.PASSING, registers), True
+            if hits:
+                return None, True
             if codes.get(registers.rip - 1):
                 registers.rip -= 1
                 registers.orig_rax = NO_SYSCALL
@@ -248,15 +262,21 @@ class Halting:
 
     # -- details --------------------------------------------------------------------------------
 
-    def _watching(self) -> tuple[Piece, ...]:
-        return self.memory + tuple(Piece(address) for address in self.passing_exactly)
+    def _shared_out(self) -> tuple[tuple[int, ...], frozenset[int]]:
+        """The instructions that debug registers are for, and those that become `int3`."""
+        key = self.code, self.passing, self.passing_exactly, self.memory
+        if key != self._shared_for:
+            free = COUNT - len(self.memory) - len(self.passing_exactly)
+            others = sorted((self.code | self.passing).difference(self.passing_exactly))
+            self._shared = self.passing_exactly + tuple(others[:free]), frozenset(others[free:])
+            self._shared_for = key
+        return self._shared
 
-    def _touched(self) -> frozenset[int]:
-        hits = self._registers.hits if self.memory else 0
+    def _by_register(self, ip: int) -> bool:
+        return ip in self._shared_out()[0]
+
+    def _touched(self, hits: int) -> frozenset[int]:
         return frozenset(n for n in range(len(self.memory)) if hits >> n & 1)
-
-    def _passed_exactly(self) -> bool:
-        return bool(self.passing_exactly) and bool(self._registers.hits >> len(self.memory))
 
     def _is_at_event(self) -> bool:
         return self._engine.next <= self._engine.trace.event_count and is_at_event(self._engine)

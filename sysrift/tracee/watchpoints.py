@@ -5,7 +5,7 @@ that it stops at by SIGTRAP (Intel SDM vol. 3, 18.2; arch/x86/kernel/ptrace.c)."
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sysrift.tracee import ptrace as pt
@@ -75,10 +75,10 @@ class DebugRegisters:
                 self.hits = 0
             self._set = ()
 
-    def set(self, wanted: Sequence[Piece]) -> None:
+    def set(self, wanted: tuple[Piece, ...]) -> None:
         """Let it stop at these, at most four, and at nothing else. Raises OSError for an address
         that is the kernel's."""
-        if self._set == tuple(wanted):
+        if self._set == wanted:
             return
         self._poke(_CONTROL, 0)
         self._set = ()
@@ -88,7 +88,7 @@ class DebugRegisters:
             control |= 1 << 2 * n | piece._control << 16 + 4 * n
         if control:
             self._poke(_CONTROL, control)
-        self._set = tuple(wanted)
+        self._set = wanted
 
     @property
     def hits(self) -> int:
