@@ -31,7 +31,9 @@ def show_stop(
     count_passed(looked_for)
     variables.update()
     first = stopping[0][0]
-    if isinstance(first, SyscallTarget) and _let_gdb_stop(replay, first, found):
+    if isinstance(first, SyscallTarget) and _let_gdb_catch(replay, first, found):
+        return
+    if isinstance(first, CodeTarget) and _let_gdb_break(replay):
         return
     gdb.newest_frame().select()
     if isinstance(first, CodeTarget):
@@ -53,7 +55,25 @@ def show_stop(
             target.breakpoint.delete()
 
 
-def _let_gdb_stop(replay: Replay, target: SyscallTarget, found: Found) -> bool:
+def _let_gdb_break(replay: Replay) -> bool:
+    """Let GDB run onto the breakpoint that the program stands at, which counts the stop, shows it,
+    and has all done that the user wants to be done then.
+
+    It does not step over breakpoints where it is told to go on at another place, though it be the
+    same. A breakpoint of our own sees to it that the program does not run away if a condition has
+    another value now.
+    """
+    place = pc, event = gdb.newest_frame().pc(), replay.engine.next
+    fence = gdb.Breakpoint(f"*{pc:#x}", internal=True, temporary=True)
+    fence.silent = True
+    with console.setting("confirm", "off"):
+        gdb.execute(f"jump *{pc:#x}")
+    if fence.is_valid():
+        fence.delete()
+    return (gdb.newest_frame().pc(), replay.engine.next) == place
+
+
+def _let_gdb_catch(replay: Replay, target: SyscallTarget, found: Found) -> bool:
     """From the instruction of a call that the user catches, let GDB go to its entry or return.
 
     False, with the replay where it was, if GDB stops elsewhere: it has reasons not to see the call.

@@ -107,23 +107,25 @@ def _compare_anew() -> None:
     """The program is somewhere else: what GDB takes for the value before the next change is of
     where it was, and a change to that very value would go unnoticed.
 
-    Enabling a watchpoint makes GDB read its value (enable_breakpoint_disp, update_watchpoint).
+    GDB reads it anew where the user writes to watched memory (gdb/breakpoint.c,
+    invalidate_bp_value_on_memory_change); so what is there is written there.
     """
+    replay = session.current
+    if replay is None:
+        return
+    was_changed = replay.is_changed
     for breakpoint in gdb.breakpoints():
-        if breakpoint.type not in TYPES or not breakpoint.enabled or not _is_understood(breakpoint):
+        if breakpoint.type != gdb.BP_HARDWARE_WATCHPOINT or not breakpoint.enabled:
             continue
-        breakpoint.enabled = False
-        breakpoint.enabled = True
-
-
-def _is_understood(breakpoint: gdb.Breakpoint) -> bool:
-    """Whether the expression means here what it meant where it was set."""
-    if has_ended(breakpoint):
-        return False
-    if meaning(breakpoint).frame:
-        return True  # GDB knows its frame
-    expression = breakpoint.expression or ""
-    return with_addresses(expression) == meaning(breakpoint).expression
+        try:
+            value = gdb.parse_and_eval(meaning(breakpoint).expression)
+            if value.address is not None:
+                address, length = int(value.address), value.type.sizeof
+                inferior = gdb.selected_inferior()
+                inferior.write_memory(address, bytes(inferior.read_memory(address, length)))
+        except gdb.error:
+            continue  # it has no value here
+    replay.is_changed = was_changed
 
 
 def _on_created(breakpoint: gdb.Breakpoint) -> None:
