@@ -36,6 +36,7 @@ class Catchpoints:
         self._syscall: int | None = None
         self._guard: int | None = None
         self._faults: int | None = None
+        self._lost = frozenset[int]()  # breakpoints whose place the program of now does not have
 
     @staticmethod
     def _rows() -> list[re.Match[str]]:
@@ -74,6 +75,19 @@ class Catchpoints:
         for number in sorted(numbers - self.enabled_by_user()):
             with contextlib.suppress(gdb.error):
                 gdb.execute(f"enable {number}", to_string=True)
+
+    def enable_where_found(self, numbers: frozenset[int]) -> None:
+        """The program has become another one, before which these were enabled: of those that GDB
+        disabled, since the program does not have their place, enable what it does have.
+
+        The others come back with a program that has it.
+        """
+        self._lost = (self._lost | numbers) - self.enabled_by_user()
+        for breakpoint in gdb.breakpoints():
+            if breakpoint.number in self._lost and _is_found(breakpoint):
+                self._lost -= {breakpoint.number}
+                with contextlib.suppress(gdb.error):
+                    breakpoint.enabled = True
 
     def let_next_fault_through(self) -> None:
         """The fault at hand is the program's end: GDB should report it when it comes again.
@@ -116,6 +130,17 @@ class Catchpoints:
     def _user_rows(self) -> list[re.Match[str]]:
         own = self._own()
         return [r for r in self._rows() if r.group(4) == "y" and int(r.group(1)) not in own]
+
+
+def _is_found(breakpoint: gdb.Breakpoint) -> bool:
+    """Whether the program has the place of a breakpoint."""
+    if breakpoint.location is None:
+        return False
+    try:
+        _, places = gdb.decode_line(breakpoint.location)
+    except gdb.error:
+        return False
+    return bool(places)
 
 
 def _syscalls(rows: list[re.Match[str]]) -> Iterator[tuple[int, frozenset[int] | None]]:

@@ -158,6 +158,7 @@ class Replay:
         console.forget_caches()
         image = self.engine.image
         self._shown = image.event
+        enabled = self.catchpoints.enabled_by_user()
         if image.exe_file >= 0:
             program = self.engine.source.file_path(image.exe_file)
             if self.engine.source.is_stored_copy(image.exe_file):
@@ -170,6 +171,7 @@ class Replay:
         search = gdb.parameter("solib-search-path") or ""
         console.quietly(f"set solib-search-path {search}")
         console.forget_caches()
+        self.catchpoints.enable_where_found(enabled)
 
     def close(self, killed: bool = True) -> None:
         """End the replay; GDB's settings are the user's again."""

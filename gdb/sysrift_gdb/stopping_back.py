@@ -63,14 +63,14 @@ def _let_gdb_break(replay: Replay) -> bool:
     same. A breakpoint of our own sees to it that the program does not run away if a condition has
     another value now.
     """
-    place = pc, event = gdb.newest_frame().pc(), replay.engine.next
+    pc, event = gdb.newest_frame().pc(), replay.engine.next
     fence = gdb.Breakpoint(f"*{pc:#x}", internal=True, temporary=True)
     fence.silent = True
     with console.setting("confirm", "off"):
         gdb.execute(f"jump *{pc:#x}")
     if fence.is_valid():
         fence.delete()
-    return (gdb.newest_frame().pc(), replay.engine.next) == place
+    return gdb.newest_frame().pc() == pc and replay.engine.next == event
 
 
 def _let_gdb_catch(replay: Replay, target: SyscallTarget, found: Found) -> bool:

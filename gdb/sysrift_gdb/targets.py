@@ -245,10 +245,10 @@ def _let_gdb_look() -> None:
 # -- the user's ---------------------------------------------------------------------------------
 
 
-def targets(replay: Replay) -> list[Target]:
+def targets(replay: Replay, strict: bool = True) -> list[Target]:
     """All that is enabled; a watchpoint of a frame that has ended meanwhile is deleted.
 
-    Raises UsageError for what cannot be looked for.
+    Raises UsageError for what cannot be looked for; if not `strict`, it is left out.
     """
     found: list[Target] = []
     by_number: dict[int, gdb.Breakpoint] = {}
@@ -256,17 +256,12 @@ def targets(replay: Replay) -> list[Target]:
         by_number[each.number] = each
         if not each.visible or not each.enabled or each.pending or not _is_for_here(each):
             continue
-        if each.type == gdb.BP_WATCHPOINT:
-            raise UsageError(
-                f"watchpoint {each.number} is a software watchpoint, which reverse-continue cannot "
-                "follow: disable it, or use sysrift-last-write"
-            )
-        if each.type in watched.TYPES:
-            if watched.has_ended(each):
-                gdb.write(out_of_scope(each.number))
-                each.delete()
-            else:
-                found.append(WatchTarget(each))
+        if each.type in (gdb.BP_WATCHPOINT, *watched.TYPES):
+            try:
+                found += _watchpoint(each)
+            except UsageError:
+                if strict:
+                    raise
         elif each.type in _CODE_TYPES:
             addresses = _addresses(each)
             if addresses:
@@ -276,6 +271,19 @@ def targets(replay: Replay) -> list[Target]:
         if catch is None or _is_for_here(catch):
             found.append(SyscallTarget(number, catch, numbers))
     return found
+
+
+def _watchpoint(breakpoint: gdb.Breakpoint) -> list[Target]:
+    if breakpoint.type == gdb.BP_WATCHPOINT:
+        raise UsageError(
+            f"watchpoint {breakpoint.number} is a software watchpoint, which reverse-continue "
+            "cannot follow: disable it, or use sysrift-last-write"
+        )
+    if not watched.has_ended(breakpoint):
+        return [WatchTarget(breakpoint)]
+    gdb.write(out_of_scope(breakpoint.number))
+    breakpoint.delete()
+    return []
 
 
 _CODE_TYPES = (gdb.BP_BREAKPOINT, getattr(gdb, "BP_HARDWARE_BREAKPOINT", gdb.BP_BREAKPOINT))

@@ -20,9 +20,9 @@ from sysrift_gdb.targets import Target, targets
 class ReverseContinue(Reverse):
     """Go back to where a breakpoint, watchpoint or catchpoint would have stopped last.
 
-    Or to the beginning of the recording. At a watchpoint the program stands in front of what
-    changed the value (or read it). A count, as for `continue`, sets the ignore count of the
-    breakpoint at which the program stands.
+    Or to the beginning of the recording, through all programs that the process was. At a watchpoint
+    the program stands in front of what changed the value (or read it). A count, as for `continue`,
+    sets the ignore count of the breakpoint at which the program stands.
 
     In a replay; else what GDB's own reverse-continue does."""
 
@@ -33,37 +33,50 @@ class ReverseContinue(Reverse):
         replay = session.active()
         ignore_where_stopped(replay, self.count(words) - 1)
         began = replay.place()
-        looked_for = targets(replay)
+        looked_for, counts_here = targets(replay), False
         excluded: list[tuple[int, Moment]] = []
-        while looked_for:
-            found, interrupted = _search(replay, looked_for, excluded)
+        while True:
+            place = replay.place()
+            found, interrupted = _search(replay, looked_for, excluded, counts_here)
             if interrupted:
+                if counts_here:
+                    replay.return_to(began)
                 show_position()
                 return
-            if found is None:
-                count_passed(looked_for)
+            if found is not None:
+                refuted = [t for t, _ in found.stopping if t.unsure and not t.holds_at_rest()]
+                if len(refuted) < len(found.stopping):
+                    show_stop(replay, looked_for, found, refuted)
+                    return
+                excluded += [(target.number, found.moment) for target in refuted]
+                replay.return_to(place)
+                continue
+            count_passed(looked_for)
+            became = replay.engine.image.event
+            if became <= replay.trace.beginning:
                 break
-            refuted = [t for t, _ in found.stopping if t.unsure and not t.holds_at_rest()]
-            if len(refuted) < len(found.stopping):
-                show_stop(replay, looked_for, found, refuted)
-                return
-            excluded += [(target.number, found.moment) for target in refuted]
-            replay.return_to(began)
+            replay.goto(became)
+            looked_for, counts_here = targets(replay, strict=False), True
         replay.goto(0)
         gdb.write(END)
         show_position()
 
 
 def _search(
-    replay: Replay, looked_for: list[Target], excluded: list[tuple[int, Moment]]
+    replay: Replay,
+    looked_for: list[Target],
+    excluded: list[tuple[int, Moment]],
+    counts_here: bool,
 ) -> tuple[Found | None, bool]:
     """Look for the newest stop, and go there; else the replay stays where it is. Also gives whether
-    the user interrupted it. Raises SysRiftError."""
+    the user interrupted it. `counts_here`: a stop at the very place counts. Raises SysRiftError."""
+    if not looked_for:
+        return None, False
     outcome: list[Found | ReplayError | None] = []
 
     def go() -> bool:
         here = replay.place()
-        search = Search(replay, looked_for, excluded)
+        search = Search(replay, looked_for, excluded, counts_here)
         try:
             with search.tracking.registers.borrowed():
                 found = search.run()
