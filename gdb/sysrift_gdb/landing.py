@@ -89,7 +89,7 @@ class Landing:
         halting.passing = frozenset(candidates[free:]) - halting.code
         anchor = self._last_pass(moment)
         self._to_anchor(moment, anchor)
-        steps = self._steps_to_touch()
+        steps = self._steps_to_halt(moment)
         self._to_anchor(moment, anchor)
         for _ in range(steps - 1):
             self._tracking.step()
@@ -117,16 +117,22 @@ class Landing:
                 raise ReplayError(_LOST)
             passes += halt.kind is Kind.PASSING
 
-    def _steps_to_touch(self) -> int:
-        """How many instructions there are up to the one that touches the memory, that included."""
+    def _steps_to_halt(self, moment: Moment) -> int:
+        """How many instructions there are up to the one behind which the halt is, that included."""
         steps = 1
-        while not self._tracking.step():
+        while not self._step_ends(moment):
             steps += 1
             if steps > MOST:
                 raise TooFar(f"more than {MOST} instructions to what touched the watched memory")
             if steps % _LOOK == 0 and is_interrupted():
                 raise Interrupted
         return steps
+
+    def _step_ends(self, moment: Moment) -> bool:
+        touched = self._tracking.step()
+        if moment.kind is MomentKind.MEMORY:
+            return touched
+        return self._engine.tracee.registers().rip == moment.behind
 
 
 def _could_have_touched(moment: Moment) -> list[int]:

@@ -31,13 +31,14 @@ class MomentKind(enum.Enum):
 
     CODE = "code"  # the how-many-th halt before an event, at an instruction
     MEMORY = "memory"  # the same, behind an instruction that touched memory: before that one
+    ENTRY = "entry"  # the same, at the beginning of a function: before the call
     CALL = "call"  # the event is next, and the program at it
     RETURN = "return"  # the event was the last thing to happen
 
 
 class Moment(NamedTuple):
     """`ordinal` counts the halts since the event before `event`; `behind` is the instruction that
-    was next at a MEMORY halt, `returns` what was on top of the stack there."""
+    was next at a MEMORY or ENTRY halt, `returns` what was on top of the stack there."""
 
     kind: MomentKind
     event: int
@@ -189,6 +190,11 @@ class Search:
     def _note_all(self, halt: Halt) -> None:
         self._serial += 1
         if halt.kind is Kind.CODE:
+            for watch in self.tracking.began:
+                # What was before is of another frame.
+                self._noted[watch].clear()
+                entry = self._behind(MomentKind.ENTRY, halt)
+                self._scopes[watch] = _Noted(self._serial, entry, ScopeEnd.SCOPE_END)
             moment = Moment(MomentKind.CODE, halt.event, halt.ordinal)
             for target in self._targets:
                 if isinstance(target, CodeTarget) and target.holds(halt.registers, self._engine):
@@ -204,22 +210,15 @@ class Search:
 
     def _note_memory(self, halt: Halt) -> None:
         tracking = self.tracking
-        moment = Moment(
-            MomentKind.MEMORY,
-            halt.event,
-            halt.ordinal,
-            halt.registers.rip,
-            self._word(halt.registers.rsp),
-        )
+        moment = self._behind(MomentKind.MEMORY, halt)
         for watch, change in tracking.changes.items():
-            if watch in tracking.began:
-                # What was before is of another frame.
-                self._noted[watch].clear()
-                self._scopes[watch] = _Noted(self._serial, moment, ScopeEnd.SCOPE_END)
-            elif watch.counts(change, watch in tracking.touched) and watch.held_before(
-                self._engine
-            ):
+            if watch.counts(change, watch in tracking.touched) and watch.held_before(self._engine):
                 self._note(watch, moment, change)
+
+    def _behind(self, kind: MomentKind, halt: Halt) -> Moment:
+        registers = halt.registers
+        returns = self._word(registers.rsp)
+        return Moment(kind, halt.event, halt.ordinal, registers.rip, returns)
 
     def _note_catches(self, event: int, moment: Moment) -> None:
         if self._replay.trace.glance(event)[0] != EventKind.SYSCALL:

@@ -103,7 +103,8 @@ class Change(NamedTuple):
 
 
 class WatchTarget(Target):
-    """A watchpoint; `frame` is the CFA of the frame that it ends with, or 0.
+    """A watchpoint; `frame` is the CFA of the frame that it ends with, or 0, and `entry` the first
+    instruction of its function.
 
     `memory` (address, length) is what its value hangs on just now.
     """
@@ -112,7 +113,7 @@ class WatchTarget(Target):
         super().__init__(breakpoint.number, breakpoint)
         self.kind = breakpoint.type
         means = watched.meaning(breakpoint)
-        self.frame = means.frame
+        self.frame, self.entry = means.frame, means.entry
         try:
             value = gdb.parse_and_eval(means.expression)
             self.type = value.type
@@ -143,6 +144,10 @@ class WatchTarget(Target):
     def looks_at_reads(self) -> bool:
         """Whether reading counts."""
         return bool(self.kind != gdb.BP_HARDWARE_WATCHPOINT)
+
+    def begins_at(self, registers: Registers) -> bool:
+        """Whether its frame has just been made, by a call."""
+        return bool(self.entry) and registers.rip == self.entry and registers.rsp == self.frame - 8
 
     def look(self, engine: Engine) -> Change:
         """The value now, and what it was at the last look; `memory` is anew."""

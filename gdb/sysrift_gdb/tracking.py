@@ -18,8 +18,6 @@ from sysrift_gdb.interrupts import is_interrupted
 from sysrift_gdb.session import Replay
 from sysrift_gdb.targets import Change, CodeTarget, SyscallTarget, Target, WatchTarget
 
-_WORD = 8
-
 
 class Tracking:
     """A run, from wherever `begin` finds the replay, within `registers.borrowed`."""
@@ -37,14 +35,14 @@ class Tracking:
         self.halting.events = self._next_event
         self.halting.code = frozenset(
             address for t in targets if isinstance(t, CodeTarget) for address in t.addresses
-        )
+        ).union(watch.entry for watch in self._watches if watch.entry)
         self.changes: dict[WatchTarget, Change] = {}
         """Of those whose memory may have changed, at the last halt or event."""
         self.began: set[WatchTarget] = set()
-        """Those whose frame was made by the instruction before the last halt."""
+        """Those whose frame has just been made, at the last halt."""
         self.touched: set[WatchTarget] = set()
         """Those whose memory the instruction before the last halt touched."""
-        self._owners: list[tuple[set[WatchTarget], set[WatchTarget]]] = []
+        self._owners: list[set[WatchTarget]] = []  # of each piece of memory
         self._last = 0
         self._queue: Iterator[int] | None = None  # events to halt at, from `_queued_from` on
         self._queued_from = self._ahead = 0
@@ -74,7 +72,10 @@ class Tracking:
         halt = self.halting.next(until)
         self.changes, self.began, self.touched = {}, set(), set()
         if halt is not None and halt.kind is Kind.MEMORY:
-            self._look(halt.touched)
+            self.touched = set().union(*(self._owners[index] for index in halt.touched))
+        elif halt is not None and halt.kind is Kind.CODE:
+            self.began = {watch for watch in self._watches if watch.begins_at(halt.registers)}
+        self.changes = {watch: watch.look(self._engine) for watch in self.touched | self.began}
         return halt
 
     def step(self) -> bool:
@@ -90,13 +91,6 @@ class Tracking:
         self.halting.play()
         self.changes = {watch: watch.look(self._engine) for watch in self._watches}
 
-    def _look(self, touched: frozenset[int]) -> None:
-        for index in touched:
-            owners, framed = self._owners[index]
-            self.touched |= owners
-            self.began |= framed
-        self.changes = {watch: watch.look(self._engine) for watch in self.touched | self.began}
-
     def _go_on(self) -> None:
         """What was changed has been seen: what is there now is what changes next."""
         for watch in self.changes:
@@ -110,18 +104,14 @@ class Tracking:
     def _share_out(self) -> None:
         """Give the debug registers to what is watched now."""
         reads: dict[tuple[int, int], bool] = {}
-        owners: dict[tuple[int, int], tuple[set[WatchTarget], set[WatchTarget]]] = {}
+        owners: dict[tuple[int, int], set[WatchTarget]] = {}
         for watch in self._watches:
             watch.moved = False
             for address, length in watch.memory:
                 for piece in pieces(address, length):
                     key = piece.address, piece.length
                     reads[key] = reads.get(key, False) or watch.looks_at_reads
-                    owners.setdefault(key, (set(), set()))[0].add(watch)
-            if watch.frame:
-                key = watch.frame - _WORD, _WORD
-                reads.setdefault(key, False)
-                owners.setdefault(key, (set(), set()))[1].add(watch)
+                    owners.setdefault(key, set()).add(watch)
         if len(owners) > COUNT:
             raise ReplayError(
                 f"the watchpoints need {len(owners)} debug registers, and there are {COUNT}: "

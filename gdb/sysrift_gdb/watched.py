@@ -27,10 +27,11 @@ _PLAIN_TYPE = re.compile(r"^[\w ]+[*\[\]\d ]*$")
 
 class Meaning(NamedTuple):
     """An expression that means the same anywhere, and the frame that its variables end with: the
-    address behind the return address (its CFA), 0 for none."""
+    address behind the return address (its CFA), 0 for none, and where its function begins."""
 
     expression: str
     frame: int = 0
+    entry: int = 0
 
 
 _known: dict[int, Meaning] = {}
@@ -92,15 +93,20 @@ def _memory(value: gdb.Value) -> str | None:
     return f"({{{value.type}}} {int(value.address):#x})"
 
 
-def _frame_of_new_scope() -> int:
-    """The CFA of the selected frame, if GDB has just bound a watchpoint to it."""
+def _new_scope() -> tuple[int, int]:
+    """CFA and function of the selected frame, if GDB has just bound a watchpoint to it; else 0."""
     global _scopes
     scopes = set(_SCOPE.findall(gdb.execute("maint info breakpoints", to_string=True)))
     new, _scopes = scopes - _scopes, scopes
-    if not new:
-        return 0
+    frame: gdb.Frame | None = gdb.selected_frame()
     match = _FRAME.search(gdb.execute("info frame", to_string=True))
-    return int(match.group(1), 16) if match else 0
+    if not new or match is None:
+        return 0, 0
+    while frame is not None and frame.type() == gdb.INLINE_FRAME:
+        frame = frame.older()
+    function = frame.function() if frame is not None else None
+    entry = function.value().address if function is not None else None
+    return int(match.group(1), 16), int(entry) if entry is not None else 0
 
 
 def _compare_anew() -> None:
@@ -133,7 +139,7 @@ def _on_created(breakpoint: gdb.Breakpoint) -> None:
         return
     try:
         expression = with_addresses(breakpoint.expression or "")
-        _known[breakpoint.number] = Meaning(expression, _frame_of_new_scope())
+        _known[breakpoint.number] = Meaning(expression, *_new_scope())
     except gdb.error:
         return
 
