@@ -46,7 +46,7 @@ class Catchpoints:
     def ensure(self) -> None:
         """Make sure that both are there and enabled."""
         enabled = {int(row.group(1)): row.group(4) == "y" for row in self._rows()}
-        for number in self._own():
+        for number in self.own:
             if number is not None and enabled.get(number) is False:
                 gdb.execute(f"enable {number}", to_string=True)
         if self._syscall not in enabled:
@@ -56,7 +56,9 @@ class Catchpoints:
         if self._faults not in enabled:
             self._faults = self._create("catch signal " + " ".join(FAULTS), SIGNAL_CONDITION)
 
-    def _own(self) -> tuple[int | None, ...]:
+    @property
+    def own(self) -> tuple[int | None, ...]:
+        """The numbers of SysRift's own."""
         return self._syscall, self._guard, self._faults
 
     def enabled_by_user(self) -> frozenset[int]:
@@ -64,7 +66,7 @@ class Catchpoints:
         return frozenset(
             int(row.group(1))
             for row in self._rows()
-            if row.group(4) == "y" and int(row.group(1)) not in self._own()
+            if row.group(4) == "y" and int(row.group(1)) not in self.own
         )
 
     def enable_again(self, numbers: frozenset[int]) -> None:
@@ -110,7 +112,7 @@ class Catchpoints:
     def remove(self) -> None:
         """Take them out of GDB's table."""
         existing = {int(row.group(1)) for row in self._rows()}
-        for number in self._own():
+        for number in self.own:
             if number in existing:
                 console.quietly(f"delete {number}")
         self._syscall = self._guard = self._faults = None
@@ -128,7 +130,7 @@ class Catchpoints:
         return dict(_syscalls(self._user_rows()))
 
     def _user_rows(self) -> list[re.Match[str]]:
-        own = self._own()
+        own = self.own
         return [r for r in self._rows() if r.group(4) == "y" and int(r.group(1)) not in own]
 
 

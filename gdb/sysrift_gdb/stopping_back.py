@@ -31,9 +31,10 @@ def show_stop(
     count_passed(looked_for)
     variables.update()
     first = stopping[0][0]
-    if isinstance(first, SyscallTarget) and _let_gdb_catch(replay, first, found):
-        return
-    if isinstance(first, CodeTarget) and _let_gdb_break(replay):
+    if (isinstance(first, SyscallTarget) and _let_gdb_catch(replay, first, found)) or (
+        isinstance(first, CodeTarget) and _let_gdb_break(replay)
+    ):
+        _note_stop(first.number)
         return
     gdb.newest_frame().select()
     if isinstance(first, CodeTarget):
@@ -111,7 +112,7 @@ def ignore_where_stopped(replay: Replay, count: int) -> None:
     if stopped is None or (stopped.event, stopped.pc) != _where(replay):
         gdb.write("Not stopped at any breakpoint; argument ignored.\n")
         return
-    gdb.execute(f"ignore {stopped.number} {count}")
+    gdb.write(gdb.execute(f"ignore {stopped.number} {count}", True, True))
 
 
 class _Stopped(NamedTuple):
@@ -136,9 +137,13 @@ def _note_stop(number: int) -> None:
 
 
 def _on_stop(event: gdb.Event) -> None:
-    breakpoints = getattr(event, "breakpoints", None)
-    if breakpoints and session.current is not None:
-        _note_stop(breakpoints[0].number)
+    if session.current is None:
+        return
+    own = session.current.catchpoints.own
+    for breakpoint in getattr(event, "breakpoints", ()):
+        if breakpoint.number > 0 and breakpoint.number not in own:
+            _note_stop(breakpoint.number)
+            return
 
 
 def register() -> None:

@@ -19,6 +19,9 @@ from sysrift_gdb.session import Replay
 from sysrift_gdb.targets import Change, CodeTarget, SyscallTarget, Target, WatchTarget
 
 
+_END_OF_MEMORY = 0x7FFF_FFFF_F000  # of a program's (TASK_SIZE_MAX, arch/x86/include/asm/page_64.h)
+
+
 class Tracking:
     """A run, from wherever `begin` finds the replay, within `registers.borrowed`."""
 
@@ -108,6 +111,8 @@ class Tracking:
         for watch in self._watches:
             watch.moved = False
             for address, length in watch.memory:
+                if address + length > _END_OF_MEMORY:
+                    continue  # a wild pointer: no debug register takes that
                 for piece in pieces(address, length):
                     key = piece.address, piece.length
                     reads[key] = reads.get(key, False) or watch.looks_at_reads

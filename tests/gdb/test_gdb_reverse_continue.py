@@ -145,9 +145,9 @@ def test_ignore_counts_and_hit_counts(recorded: Replay, in_gdb: Replay) -> None:
     run = in_gdb(
         recorded("list_spoiled"), "continue", "break add", "ignore $bpnum 2", "rc", "print value",
         "python print('LEFT', gdb.breakpoints()[-1].ignore_count)", "rc", "print value",
-        "python print('HIT', gdb.breakpoints()[-1].hit_count > 1)", "rc 2", "rc",
+        "python print('HIT', gdb.breakpoints()[-1].hit_count > 1)", "rc 2", "print $_event",
     )  # fmt: skip
-    assert run.values == ["2", "1"], run.text
+    assert run.values == ["2", "1", "1"], run.text  # 0 was passed over, up to the beginning
     assert "LEFT 0" in run.text and "HIT True" in run.text, run.text
     assert "Will ignore next crossing of breakpoint" in run.text, run.text
     assert END in run.text
