@@ -56,7 +56,6 @@ class Landing:
         else:
             self._to_touching(moment)
         self._tracking.halting.passing = frozenset()
-        self._tracking.halting.passing_exactly = ()
 
     def _behind(self, event: int) -> None:
         self._tracking.leave()
@@ -84,9 +83,7 @@ class Landing:
         candidates = _could_have_touched(moment)
         self._behind(moment.event - 1)
         self._tracking.begin(moment.event - 1)
-        free = self._tracking.free_registers
-        halting.passing_exactly = tuple(candidates[:free])
-        halting.passing = frozenset(candidates[free:]) - halting.code
+        halting.passing = frozenset(candidates) - halting.code
         anchor = self._last_pass(moment)
         self._to_anchor(moment, anchor)
         steps = self._steps_to_halt(moment)
@@ -135,11 +132,11 @@ class Landing:
         return self._engine.tracee.registers().rip == moment.behind
 
 
-def _could_have_touched(moment: Moment) -> list[int]:
+def _could_have_touched(moment: Moment) -> set[int]:
     """Which instructions may be the one whose end the halt of a moment was: the one before in the
     code, a call just made, or a string instruction that goes on."""
-    found = [_instruction_before(moment.behind), _instruction_before(moment.returns)]
-    return list(dict.fromkeys(at for at in [*found, moment.behind] if at))
+    found = {_instruction_before(moment.behind), _instruction_before(moment.returns)}
+    return found - {0} | {moment.behind}
 
 
 def _instruction_before(address: int) -> int:

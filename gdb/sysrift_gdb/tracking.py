@@ -18,7 +18,6 @@ from sysrift_gdb.interrupts import is_interrupted
 from sysrift_gdb.session import Replay
 from sysrift_gdb.targets import Change, CodeTarget, SyscallTarget, Target, WatchTarget
 
-
 _END_OF_MEMORY = 0x7FFF_FFFF_F000  # of a program's (TASK_SIZE_MAX, arch/x86/include/asm/page_64.h)
 
 
@@ -49,11 +48,6 @@ class Tracking:
         self._last = 0
         self._queue: Iterator[int] | None = None  # events to halt at, from `_queued_from` on
         self._queued_from = self._ahead = 0
-
-    @property
-    def free_registers(self) -> int:
-        """How many debug registers are not used."""
-        return COUNT - len(self.halting.memory)
 
     def leave(self) -> None:
         """The replay is going to be put somewhere else."""

@@ -62,10 +62,9 @@ class Halt(NamedTuple):
 class Halting:
     """A run of the engine's tracee, from where it stands, within `DebugRegisters.borrowed`.
 
-    Attributes, which may be changed at every halt: `code` (addresses), `memory`, `passing`
-    (addresses; `passing_exactly` those for which debug registers are used, so that they need not
-    be the beginnings of instructions), and `events`, which gives the first event to halt at from a
-    number on (0: none); calls that change what memory there is are always halted at.
+    Attributes, which may be changed at every halt: `code` and `passing` (addresses of
+    instructions), `memory`, and `events`, which gives the first event to halt at from a number on
+    (0: none); calls that change what memory there is are always halted at.
     `on_chunk` is called at times, with nothing in the tracee but the program.
     """
 
@@ -79,7 +78,6 @@ class Halting:
         self.code: frozenset[int] = frozenset()
         self.memory: tuple[Piece, ...] = ()
         self.passing: frozenset[int] = frozenset()
-        self.passing_exactly: tuple[int, ...] = ()
         self.events: Callable[[int], int] = lambda _first: 0
         self.on_chunk: Callable[[], None] = lambda: None
         self._halts = 0
@@ -216,9 +214,6 @@ class Halting:
             touched = self._touched(hits)
             if touched:
                 return self._halt(Kind.MEMORY, registers, touched), True
-            if hits and registers.rip in self.passing_exactly and registers.rip not in self.code:
-                self._told = True
-                return self._halt(Kind.PASSING, registers), True
             if hits:
                 return None, True
             if codes.get(registers.rip - 1):
@@ -264,11 +259,11 @@ class Halting:
 
     def _shared_out(self) -> tuple[tuple[int, ...], frozenset[int]]:
         """The instructions that debug registers are for, and those that become `int3`."""
-        key = self.code, self.passing, self.passing_exactly, self.memory
+        key = self.code, self.passing, self.memory
         if key != self._shared_for:
-            free = COUNT - len(self.memory) - len(self.passing_exactly)
-            others = sorted((self.code | self.passing).difference(self.passing_exactly))
-            self._shared = self.passing_exactly + tuple(others[:free]), frozenset(others[free:])
+            free = COUNT - len(self.memory)
+            wanted = sorted(self.code | self.passing)
+            self._shared = tuple(wanted[:free]), frozenset(wanted[free:])
             self._shared_for = key
         return self._shared
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def test_a_global_backwards(recorded: Replay, in_gdb: Replay) -> None:
         recorded("watch_me"), "sysrift-goto end", "watch watched", *["rc"] * 10, "print $_event"
     )
     values = [7, 0, 100, 30, 20, 10, 3, 2, 1, 0]
-    expected = [(str(old), str(new)) for old, new in zip(values[:-1], values[1:])]
+    expected = [(str(old), str(new)) for old, new in itertools.pairwise(values)]
     assert _changes(run.text) == expected, run.text
     assert run.text.count(END) == 1 and run.values == ["1"], run.text
     assert run.count(r"^Hardware watchpoint \d+: watched$") == 10, run.text
