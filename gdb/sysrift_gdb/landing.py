@@ -16,6 +16,8 @@ from sysrift.errors import ReplayError
 from sysrift.replay.engine import Reason
 from sysrift.replay.halting import Halt, Kind
 from sysrift.replay.steps import MOST, Interrupted, TooFar
+from sysrift.tracee import read_maps
+from sysrift.tracee.maps import PROT_EXEC
 from sysrift_gdb.interrupts import is_interrupted
 from sysrift_gdb.search_back import Moment, MomentKind
 from sysrift_gdb.session import Replay
@@ -83,7 +85,10 @@ class Landing:
         candidates = _could_have_touched(moment)
         self._behind(moment.event - 1)
         self._tracking.begin(moment.event - 1)
-        halting.passing = frozenset(candidates) - halting.code
+        code = [m for m in read_maps(self._replay.pid) if m.prot & PROT_EXEC]
+        halting.passing = frozenset(
+            at for at in candidates if any(m.start <= at < m.end for m in code)
+        ).difference(halting.code)
         anchor = self._last_pass(moment)
         self._to_anchor(moment, anchor)
         steps = self._steps_to_halt(moment)
