@@ -29,7 +29,18 @@ def install() -> None:
     __main__.__dict__["sysrift_gdb"] = sys.modules[__name__]
     if getattr(sys.modules[__name__], "_installed", False):
         return
-    from sysrift_gdb import arrivals, dap, front_ends, parameters, prompt, stops, tui, variables
+    from sysrift_gdb import (
+        arrivals,
+        dap,
+        front_ends,
+        parameters,
+        prompt,
+        stopping_back,
+        stops,
+        tui,
+        variables,
+        watched,
+    )
     from sysrift_gdb.commands import (
         back,
         bookmark,
@@ -42,6 +53,7 @@ def install() -> None:
         replay,
         restore,
         reverse,
+        reverse_continue,
         when,
     )
 
@@ -53,6 +65,8 @@ def install() -> None:
     tui.register()
     if front_ends.speaks("dap"):
         dap.register()
+    watched.register()
+    stopping_back.register()
     for module in (
         replay,
         goto,
@@ -65,6 +79,7 @@ def install() -> None:
         checkpoints,
         restore,
         reverse,
+        reverse_continue,
         last_write,
     ):
         module.register()

@@ -8,13 +8,11 @@ it is asked for.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from sysrift.errors import ReplayError
-from sysrift.replay.engine import Reason
-from sysrift.replay.place import Place, is_at_event, play_one
+from sysrift.replay.place import Place, is_at_event
 from sysrift.replay.steps import (
     Interrupted,
     Step,
@@ -25,23 +23,14 @@ from sysrift.replay.steps import (
     walk,
 )
 from sysrift.replay.stretch import Contents, Landed, Stretch, contents
-from sysrift.syscalls import NAMES
-from sysrift.trace.model import EventKind
 from sysrift_gdb.interrupts import is_interrupted
 from sysrift_gdb.session import Replay
 
-_INT3 = b"\xcc"
-_MOST_HITS = 10_000
-_MAPS = {
-    NAMES[name]
-    for name in ("mmap", "munmap", "mremap", "mprotect", "shmat", "shmdt", "remap_file_pages")
-}
 _FEW = 2000
 """Instructions between two events that are stepped through without more ado: 20 ms."""
 _WINDOW, _LARGEST_WINDOW = 256, 1 << 16
 """Instructions of a longer way that are stepped through at once, the last ones first."""
 _CALLS_WITHIN = 4096  # instructions, after the start of a block, in which a call may come
-_CHUNK = 20_000  # events between two looks at whether the user has had enough
 
 
 class Moment(NamedTuple):
@@ -221,97 +210,12 @@ class Backwards:
         else:
             self._replay.go_into_midst(self.here, lambda: False)
 
-    # -- breakpoints ----------------------------------------------------------------------------
 
-    def hits(self, addresses: Collection[int]) -> Iterator[Moment]:
-        """Where instructions at these addresses were about to be executed, the newest first."""
-        first = self._behind(self.here.event - 1)
-        yield from self._hits_within(
-            first, self.here.event, None if self._at_event else self.here, addresses, up_to=True
-        )
-        if self._is_beginning(first):
-            return
-        for event in reversed(self._hits_before(first, addresses)):
-            yield from self._hits_within(self._behind(event - 1), event, None, addresses)
-
-    def _hits_within(
-        self,
-        first: int,
-        event: int,
-        place: Place | None,
-        addresses: Collection[int],
-        up_to: bool = False,
-    ) -> Iterator[Moment]:
-        """Those behind event `first`, behind which the tracee stands, and before `place` or the
-        next event, which is `event`; at that, too, unless they are `up_to` it."""
-        passed, end = self._passed(first, event, place)
-        if end is not None:
-            stretch = self._stretch(first)
-            position: int | None = end
-            if not up_to and stretch.walk(end, end, self._watched)[1][-1].ip in addresses:
-                yield self._moment_at(first, stretch, end)
-            while position:
-                position = stretch.last_pass(addresses, position)
-                if position is not None:
-                    yield self._moment_at(first, stretch, position)
-            return
-        if up_to:
-            passed.pop()
-        for index in reversed(range(len(passed))):
-            if passed[index].ip in addresses:
-                yield Moment(first, 0, index, passed[index], 0)
-
-    def _moment_at(self, first: int, stretch: Stretch, position: int) -> Moment:
-        base, passed = stretch.walk(position, position, self._watched)
-        return Moment(first, base, len(passed) - 1, passed[-1], 0)
-
-    def _hits_before(self, last: int, addresses: Collection[int]) -> deque[int]:
-        """The events up to `last` that a hit comes before, behind the event before or at it."""
-        replay, engine, tracee = self._replay, self._engine, self._engine.tracee
-        found: deque[int] = deque(maxlen=_MOST_HITS)
-        self._behind(max(replay.trace.beginning, replay.trace.image_before(last)))
-        originals: dict[int, bytes] = {}
-
-        def put(code: Callable[[int], bytes]) -> None:
-            for address in originals:
-                tracee.write(address, code(address))
-
-        while engine.next <= last:
-            # Libraries come and go; so do breakpoints in them.
-            codes = {address: tracee.read_some(address, 1) for address in addresses}
-            originals = {address: code for address, code in codes.items() if code}
-            put(lambda _address: _INT3)
-            try:
-                halt = engine.advance(
-                    stop_at=min(last, engine.next + _CHUNK),
-                    wanted=lambda event: event.kind == EventKind.SYSCALL and event.nr in _MAPS,
-                    wanted_calls=frozenset(),
-                )
-                registers = tracee.registers()
-            finally:
-                put(originals.__getitem__)
-            if halt.reason is Reason.WANTED and engine.next < last:
-                play_one(engine)
-                continue
-            if halt.reason is Reason.TRAP and registers.rip - 1 in originals:
-                registers.rip -= 1
-                tracee.set_registers(registers)
-                found.append(engine.next)
-                if not is_at_event(engine):
-                    # One is enough: what else is on the way to the event is looked for when it is
-                    # gone back to.
-                    halt = engine.advance(stop_at=engine.next)
-                if engine.next < last:
-                    play_one(engine)
-                else:
-                    break
-            elif halt.reason not in (Reason.REACHED, Reason.WANTED):
-                raise ReplayError("the program ran into a breakpoint of its own (int3)")
-            elif engine.next >= last:
-                break
-            if is_interrupted():
-                raise Interrupted
-        return found
+_FEW = 2000
+"""Instructions between two events that are stepped through without more ado: 20 ms."""
+_WINDOW, _LARGEST_WINDOW = 256, 1 << 16
+"""Instructions of a longer way that are stepped through at once, the last ones first."""
+_CALLS_WITHIN = 4096  # instructions, after the start of a block, in which a call may come
 
 
 def look_back(

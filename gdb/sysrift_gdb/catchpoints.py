@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import gdb
@@ -34,6 +35,7 @@ class Catchpoints:
         self._syscall: int | None = None
         self._guard: int | None = None
         self._faults: int | None = None
+        self._lost = frozenset[int]()  # breakpoints whose place the program of now does not have
 
     @staticmethod
     def _rows() -> list[re.Match[str]]:
@@ -43,7 +45,7 @@ class Catchpoints:
     def ensure(self) -> None:
         """Make sure that both are there and enabled."""
         enabled = {int(row.group(1)): row.group(4) == "y" for row in self._rows()}
-        for number in self._own():
+        for number in self.own:
             if number is not None and enabled.get(number) is False:
                 gdb.execute(f"enable {number}", to_string=True)
         if self._syscall not in enabled:
@@ -53,7 +55,9 @@ class Catchpoints:
         if self._faults not in enabled:
             self._faults = self._create("catch signal " + " ".join(FAULTS), SIGNAL_CONDITION)
 
-    def _own(self) -> tuple[int | None, ...]:
+    @property
+    def own(self) -> tuple[int | None, ...]:
+        """The numbers of SysRift's own."""
         return self._syscall, self._guard, self._faults
 
     def enabled_by_user(self) -> frozenset[int]:
@@ -61,7 +65,7 @@ class Catchpoints:
         return frozenset(
             int(row.group(1))
             for row in self._rows()
-            if row.group(4) == "y" and int(row.group(1)) not in self._own()
+            if row.group(4) == "y" and int(row.group(1)) not in self.own
         )
 
     def enable_again(self, numbers: frozenset[int]) -> None:
@@ -72,6 +76,19 @@ class Catchpoints:
         for number in sorted(numbers - self.enabled_by_user()):
             with contextlib.suppress(gdb.error):
                 gdb.execute(f"enable {number}", to_string=True)
+
+    def enable_where_found(self, numbers: frozenset[int]) -> None:
+        """The program has become another one, before which these were enabled: of those that GDB
+        disabled, since the program does not have their place, enable what it does have.
+
+        The others come back with a program that has it.
+        """
+        self._lost = (self._lost | numbers) - self.enabled_by_user()
+        for breakpoint in gdb.breakpoints():
+            if breakpoint.number in self._lost and _is_found(breakpoint):
+                self._lost -= {breakpoint.number}
+                with contextlib.suppress(gdb.error):
+                    breakpoint.enabled = True
 
     def let_next_fault_through(self) -> None:
         """The fault at hand is the program's end: GDB should report it when it comes again.
@@ -92,28 +109,49 @@ class Catchpoints:
     def remove(self) -> None:
         """Take them out of GDB's table."""
         existing = {int(row.group(1)) for row in self._rows()}
-        for number in self._own():
+        for number in self.own:
             if number in existing:
                 console.quietly(f"delete {number}")
         self._syscall = self._guard = self._faults = None
 
     def user_breakpoints(self) -> UserBreakpoints:
         """What else is in GDB's table and enabled."""
-        hardware = all_syscalls = False
-        numbers = set()
-        for row in self._rows():
-            number, kind, _, enabled, rest = row.groups()
-            if enabled != "y" or int(number) in self._own():
-                continue
-            if kind.startswith(_HARDWARE):
-                hardware = True
-            elif kind.startswith("catchpoint") and "syscall" in rest:
-                names = re.findall(r'"([^"]*)"', rest)
-                if not names or "<any syscall>" in names:
-                    all_syscalls = True
-                for name in re.split(r"[,\s]+", " ".join(names)):
-                    if name.isdigit():
-                        numbers.add(int(name))
-                    elif name in NAMES:
-                        numbers.add(NAMES[name])
-        return UserBreakpoints(hardware, all_syscalls, frozenset(numbers))
+        rows = self._user_rows()
+        calls = [numbers for _, numbers in _syscalls(rows)]
+        hardware = any(row.group(2).startswith(_HARDWARE) for row in rows)
+        numbers = frozenset[int]().union(*(some for some in calls if some is not None))
+        return UserBreakpoints(hardware, None in calls, numbers)
+
+    def user_syscalls(self) -> dict[int, frozenset[int] | None]:
+        """Which calls each enabled catchpoint of the user's catches; None: all."""
+        return dict(_syscalls(self._user_rows()))
+
+    def _user_rows(self) -> list[re.Match[str]]:
+        own = self.own
+        return [r for r in self._rows() if r.group(4) == "y" and int(r.group(1)) not in own]
+
+
+def _is_found(breakpoint: gdb.Breakpoint) -> bool:
+    """Whether the program has the place of a breakpoint."""
+    if breakpoint.location is None:
+        return False
+    try:
+        _, places = gdb.decode_line(breakpoint.location)
+    except gdb.error:
+        return False
+    return bool(places)
+
+
+def _syscalls(rows: list[re.Match[str]]) -> Iterator[tuple[int, frozenset[int] | None]]:
+    """Of those rows of GDB's table that are `catch syscall`, the number and which calls."""
+    for row in rows:
+        number, kind, _, _, rest = row.groups()
+        if not kind.startswith("catchpoint") or "syscall" not in rest:
+            continue
+        names = re.findall(r'"([^"]*)"', rest)
+        if not names or "<any syscall>" in names:
+            yield int(number), None
+            continue
+        words = re.split(r"[,\s]+", " ".join(names))
+        numbers = {int(name) for name in words if name.isdigit()}
+        yield int(number), frozenset(numbers | {NAMES[name] for name in words if name in NAMES})

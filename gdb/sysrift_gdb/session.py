@@ -166,6 +166,7 @@ class Replay:
         console.forget_caches()
         image = self.engine.image
         self._shown = image.event
+        enabled = self.catchpoints.enabled_by_user()
         if image.exe_file >= 0:
             program = self.engine.source.file_path(image.exe_file)
             if self.engine.source.is_stored_copy(image.exe_file):
@@ -179,6 +180,7 @@ class Replay:
         search = gdb.parameter("solib-search-path") or ""
         console.quietly(f"set solib-search-path {search}")
         console.forget_caches()
+        self.catchpoints.enable_where_found(enabled)
 
     def close(self, killed: bool = True) -> None:
         """End the replay; GDB's settings are the user's again."""
@@ -480,6 +482,11 @@ class Replay:
         return Place.of(self.engine)
 
     @property
+    def is_in_call(self) -> bool:
+        """Whether GDB shows the entry of the next event's system call, which the user catches."""
+        return self.kept is not None
+
+    @property
     def follows_recording(self) -> bool:
         """Whether there is more to play, and it can be."""
         return not (self.diverged or self._ended_by)
@@ -649,6 +656,8 @@ class Replay:
         console.quietly("sharedlibrary")
         console.forget_caches()
         gdb.invalidate_cached_frames()
+        for notice in travelled:
+            notice()
         if interrupted:
             console.say(f"interrupted at event {self.engine.next}")
 
@@ -761,6 +770,9 @@ def _quoted(path: str) -> str:
 _starting = False  # a stub is being started, by `starti`
 _replay_next: tuple[Path, int] | None = None  # what to replay when the user's `starti` is done
 
+travelled: list[Callable[[], None]] = []
+"""Called when the program has been put somewhere else."""
+
 current: Replay | None = None
 """The replay of this GDB, if one goes on."""
 
@@ -835,4 +847,5 @@ __all__ = [
     "active",
     "begin",
     "current",
+    "travelled",
 ]

@@ -61,9 +61,12 @@ class Place:
         tracee = engine.tracee
         if engine.next > engine.trace.event_count:
             return Place(engine.next)
-        # In GDB it may also stand in a call that the replay made it enter, wherever its program is.
-        in_call = tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
-        if (in_call and tracee.registers().orig_rax != NO_SYSCALL) or is_at_event(engine):
+        # A debugger may have it at the entry of a call of the stub's, with the registers put back.
+        is_at_call = (
+            tracee.stop_operation() == pt.SYSCALL_INFO_ENTRY
+            and tracee.registers().orig_rax != NO_SYSCALL
+        )
+        if is_at_call or is_at_event(engine):
             return Place(engine.next)
         return Place.exactly(engine)
 

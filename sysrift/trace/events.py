@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
 from sysrift.errors import TraceError
 from sysrift.trace import codec
-from sysrift.trace.model import ABSOLUTE, Event, Segment, SegmentKind
+from sysrift.trace.model import ABSOLUTE, Event, EventKind, Segment, SegmentKind
 
 MAX_STREAM = 1 << 30
 _MASK = 0xFFFFFFFFFFFFFFFF
-_FLAGS_AT, _TASK_AT, _DELTA_AT, _SEGMENTS_AT = 1, 8, 12, 36  # offsets in an EventRecord
+_FLAGS_AT, _NR_AT, _TASK_AT, _DELTA_AT, _SEGMENTS_AT = 1, 4, 8, 12, 36  # offsets in an EventRecord
 _LENGTH_AT, _BLOCK_AT = 2, 14  # ... and in a SegmentRecord
 
 
@@ -148,6 +148,29 @@ class EventsBlock:
         )  # fmt: skip
         return event, position
 
+    @cached_property
+    def writes(self) -> list[tuple[int, int, int]]:
+        """(index of the record, address, length) of all memory that the kernel wrote; a length of
+        -1 where it changed a mapped file instead."""
+        found = []
+        segments = codec.SEGMENT.iter_unpack(self.segments)
+        for index, record in enumerate(codec.RECORD.iter_unpack(self.records)):
+            for _ in range(record[9]):
+                what, base, length, offset, _ = next(segments)
+                if what == SegmentKind.OUT:
+                    address = offset if base == ABSOLUTE else (record[10 + base] + offset) & _MASK
+                    found.append((index, address, length))
+                elif what in (SegmentKind.FILE_SIZE, SegmentKind.FILE_DATA):
+                    found.append((index, 0, -1))
+        return found
+
+    @cached_property
+    def calls(self) -> tuple[int, ...]:
+        """The number of the system call of each record; -1 where that is no call."""
+        numbers = _column(self.records, codec.RECORD.size, _NR_AT, 4)
+        kinds = self.records[:: codec.RECORD.size]
+        return tuple(nr if kind == EventKind.SYSCALL else -1 for nr, kind in zip(numbers, kinds))
+
     # -- records --------------------------------------------------------------------------------
 
     def index(self, process: int, number: int) -> int:
@@ -156,6 +179,10 @@ class EventsBlock:
         if at < 0 or at >= self.count:
             raise IndexError(number)
         return at if len(self.first) == 1 else self._indices[process][at]
+
+    def indices(self, process: int) -> Sequence[int]:
+        """The indices of a process's records, in order."""
+        return range(self.count) if len(self.first) == 1 else self._indices[process]
 
     def glance(self, process: int, number: int) -> tuple[int, int]:
         """The kind and the flags of an event."""

@@ -184,3 +184,24 @@ def test_the_prompt_shows_the_event(recorded: Replay, at_the_prompt: Replay) -> 
     prompt.do("set sysrift prompt on")
     assert not prompt.ask("kill").endswith("] ")
     assert "is void" in prompt.do("print $_event") or "void" in prompt.do("print $_event")
+
+
+def test_ctrl_c_while_going_back(recorded: Replay, at_the_prompt: Replay) -> None:
+    # Every pass of a hot line is a halt, and none fulfills the condition.
+    prompt = at_the_prompt(recorded("going_back"))
+    prompt.do("break with_local if n == 1")
+    assert "with_local (n=1)" in prompt.do("continue")
+    prompt.do('break hot if $_streq("a", "b")')  # nothing that could be compiled
+    prompt.gdb.sendline("reverse-continue")
+    with pytest.raises(pexpect.TIMEOUT):
+        prompt.gdb.expect_exact(PROMPT, timeout=0.5)
+    prompt.gdb.sendintr()
+    assert "interrupted at event" in prompt.wait()
+    # Where the search began, and everything still works from there.
+    assert "with_local (n=1)" in prompt.do("backtrace")
+    prompt.do("delete 5")
+    prompt.ask("delete")
+    prompt.do("watch counter")
+    assert "Old value = 40" in prompt.do("reverse-continue")
+    assert "New value = 40" in prompt.do("continue")
+    assert "end of the recording: exited with status 0" in prompt.do("continue")

@@ -12,13 +12,13 @@ from sysrift_gdb import session
 from sysrift_gdb.backwards import Backwards, Moment, Seek, look_back
 from sysrift_gdb.commands import ReplayCommand, show_position
 
-_END = "\nNo more reverse-execution history.\n"
+END = "\nNo more reverse-execution history.\n"
 
 Group = Optional[tuple[str, int, int]]  # noqa: UP045 (evaluated, and GDB may have Python 3.9)
 """File, line, and how deep in calls; None: no line is known."""
 
 
-class _Reverse(ReplayCommand):
+class Reverse(ReplayCommand):
     """What they share: a count, and the built-in command where no replay is on."""
 
     forwards = ""
@@ -38,25 +38,28 @@ class _Reverse(ReplayCommand):
     def run(self, words: list[str], from_tty: bool) -> None:
         """Go back so many times."""
         replay = session.active()
+        for _ in range(self.count(words)):
+            if not look_back(replay, self.choose):
+                replay.goto(0)
+                gdb.write(END)
+                break
+        show_position()
+
+    def count(self, words: list[str]) -> int:
+        """The count among the arguments, which is all that there may be. Raises UsageError."""
         if len(words) > 1:
             raise UsageError(f"{self.name} takes a count, or nothing")
         try:
-            count = int(gdb.parse_and_eval(words[0])) if words else 1
+            return int(gdb.parse_and_eval(words[0])) if words else 1
         except (gdb.error, ValueError, TypeError):
             raise UsageError(f"'{words[0]}' is no count") from None
-        for _ in range(count):
-            if not look_back(replay, self.choose):
-                replay.goto(0)
-                gdb.write(_END)
-                break
-        show_position()
 
     def choose(self, back: Backwards) -> Moment | None:
         """The moment to go to; None when there is none before now."""
         raise NotImplementedError
 
 
-class ReverseStepi(_Reverse):
+class ReverseStepi(Reverse):
     """Step backward exactly one instruction, or COUNT of them.
 
     In a replay; else what GDB's own reverse-stepi does."""
@@ -70,7 +73,7 @@ class ReverseStepi(_Reverse):
         return next(moments, None)
 
 
-class ReverseNexti(_Reverse):
+class ReverseNexti(Reverse):
     """Step backward one instruction, but over calls.
 
     In a replay; else what GDB's own reverse-nexti does."""
@@ -84,7 +87,7 @@ class ReverseNexti(_Reverse):
         return next((moment for moment in moments if moment.depth <= 0), None)
 
 
-class ReverseFinish(_Reverse):
+class ReverseFinish(Reverse):
     """Go back to just before the current function was called.
 
     In a replay; else what GDB's own reverse-finish does."""
@@ -97,7 +100,7 @@ class ReverseFinish(_Reverse):
         return next((moment for moment in moments if moment.depth < 0), None)
 
 
-class ReverseStep(_Reverse):
+class ReverseStep(Reverse):
     """Step backward to the beginning of the line executed before, into functions too.
 
     In a replay; else what GDB's own reverse-step does."""
@@ -125,44 +128,6 @@ class ReverseNext(ReverseStep):
 
     name, forwards = "reverse-next", "next"
     into_functions = False
-
-
-class ReverseContinue(_Reverse):
-    """Go back to the last breakpoint that was passed, or to the beginning of the recording.
-
-    In a replay; else what GDB's own reverse-continue does."""
-
-    name, forwards = "reverse-continue", "continue"
-
-    def run(self, words: list[str], from_tty: bool) -> None:
-        """Go back to the breakpoint."""
-        replay = session.active()
-        if words:
-            raise UsageError("reverse-continue takes no argument in a replay")
-        places = _breakpoints()
-        left_out = 0  # hits, newest first, whose condition was not fulfilled
-        while True:
-
-            def choose(back: Backwards, skip: int = left_out) -> Moment | None:
-                hits = back.hits(places.keys())
-                for _ in range(skip):
-                    if next(hits, None) is None:
-                        return None
-                return next(hits, None)
-
-            here = replay.place()
-            if not places or not look_back(replay, choose):
-                replay.goto(0)
-                gdb.write(_END)
-                break
-            pc = gdb.newest_frame().pc()
-            stopped = next((b for b in places.get(pc, []) if _condition_holds(b)), None)
-            if stopped is not None:
-                show_position(f"Breakpoint {stopped.number}, ")
-                return
-            left_out += 1
-            replay.return_to(here)
-        show_position()
 
 
 def _lines(moments: Iterator[Moment], into_functions: bool) -> Iterator[tuple[Moment, Group]]:
@@ -195,52 +160,12 @@ def _caller_stack() -> int:
     return before if before > int(frame.read_register("sp")) else 0
 
 
-def _breakpoints() -> dict[int, list[gdb.Breakpoint]]:
-    """The user's enabled breakpoints by address. Raises UsageError for watchpoints."""
-    found: dict[int, list[gdb.Breakpoint]] = {}
-    for each in gdb.breakpoints():
-        if not each.enabled or not each.visible:
-            continue
-        if each.type in (
-            gdb.BP_WATCHPOINT,
-            gdb.BP_HARDWARE_WATCHPOINT,
-            gdb.BP_READ_WATCHPOINT,
-            gdb.BP_ACCESS_WATCHPOINT,
-        ):
-            raise UsageError(
-                f"reverse-continue does not look at watchpoints yet: disable {each.number}, "
-                "or use sysrift-last-write"
-            )
-        if each.type != gdb.BP_BREAKPOINT or each.pending:
-            continue
-        for address in _addresses(each):
-            found.setdefault(address, []).append(each)
-    return found
-
-
-def _addresses(breakpoint: gdb.Breakpoint) -> list[int]:
-    if hasattr(breakpoint, "locations"):
-        return [each.address for each in breakpoint.locations if each.enabled]
-    _, places = gdb.decode_line(breakpoint.location or "")  # GDB 12
-    return [place.pc for place in places or ()]
-
-
-def _condition_holds(breakpoint: gdb.Breakpoint) -> bool:
-    if not breakpoint.condition:
-        return True
-    try:
-        return bool(gdb.parse_and_eval(breakpoint.condition))
-    except gdb.error:
-        return True  # GDB stops there too
-
-
 COMMANDS: list[Callable[[], gdb.Command]] = [
     ReverseStepi,
     ReverseNexti,
     ReverseFinish,
     ReverseStep,
     ReverseNext,
-    ReverseContinue,
 ]
 
 
