@@ -8,7 +8,7 @@ it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from sysrift.errors import ReplayError
@@ -202,6 +202,20 @@ class Backwards:
         if moment.position > _FEW:
             place = Place.exactly(self._engine)
             self._replay.landed = Landed(moment.event, moment.position, place)
+
+    def last_pass(self, addresses: Collection[int]) -> Moment | None:
+        """Where, since the event before now, one of these instructions was executed last, if that
+        is a long way; None otherwise, and when none was. The tracee stands anywhere then."""
+        first = self._behind(self.here.event - 1)
+        _, end = self._passed(first, self.here.event, None if self._at_event else self.here)
+        if end is None:
+            return None
+        stretch = self._stretch(first)
+        position = stretch.last_pass(addresses, end)
+        if position is None:
+            return None
+        base, passed = stretch.walk(position, position, self._watched)
+        return Moment(first, base, len(passed) - 1, passed[-1], 0)
 
     def stay(self) -> None:
         """Go back to where the look began."""

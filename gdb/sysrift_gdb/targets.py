@@ -69,6 +69,11 @@ class CodeTarget(Target):
         self._compiled: dict[int, AgentExpression | None] = {}
         self._stop = getattr(breakpoint, "stop", None)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it stops at each pass, and at the last one."""
+        return not self.condition and self._stop is None and self.needed == 1
+
     def holds(self, registers: Registers, engine: Engine) -> bool:
         """Whether it stops here, the engine driving."""
         ip = registers.rip

@@ -6,15 +6,16 @@ from __future__ import annotations
 import gdb
 from sysrift.errors import ReplayError
 from sysrift.replay.place import Place
-from sysrift.replay.steps import Interrupted
+from sysrift.replay.steps import Interrupted, TooFar
 from sysrift_gdb import session
+from sysrift_gdb.backwards import Backwards
 from sysrift_gdb.commands import show_position
 from sysrift_gdb.commands.reverse import END, Reverse
 from sysrift_gdb.landing import Landing
-from sysrift_gdb.search_back import Found, Moment, Search
+from sysrift_gdb.search_back import Found, Moment, MomentKind, Search
 from sysrift_gdb.session import Replay
 from sysrift_gdb.stopping_back import count_passed, ignore_where_stopped, show_stop
-from sysrift_gdb.targets import Target, targets
+from sysrift_gdb.targets import CodeTarget, Target, targets
 
 
 class ReverseContinue(Reverse):
@@ -31,6 +32,7 @@ class ReverseContinue(Reverse):
     def run(self, words: list[str], from_tty: bool) -> None:
         """Go back there."""
         replay = session.active()
+        replay.restore()
         ignore_where_stopped(replay, self.count(words) - 1)
         began = replay.place()
         looked_for, counts_here = targets(replay), False
@@ -78,6 +80,11 @@ def _search(
         here = replay.place()
         search = Search(replay, looked_for, excluded, counts_here)
         try:
+            if not (excluded or counts_here) and all(map(_is_plain, looked_for)):
+                found = _by_counting(replay, looked_for)
+                if found is not None:
+                    outcome.append(found)
+                    return False
             with search.tracking.registers.borrowed():
                 found = search.run()
                 if found is not None:
@@ -102,13 +109,37 @@ def _search(
     return outcome[0], False
 
 
+def _is_plain(target: Target) -> bool:
+    """Whether every pass of its instructions is a stop at it."""
+    return isinstance(target, CodeTarget) and target.is_plain
+
+
+def _by_counting(replay: Replay, looked_for: list[Target]) -> Found | None:
+    """Go to the last pass of a breakpoint in a long computation, however many passes there are.
+
+    None, and the replay stands where it stood, when there is none since the event before, or it is
+    not a long one. Raises Interrupted."""
+    back = Backwards(replay)
+    codes = [target for target in looked_for if isinstance(target, CodeTarget)]
+    try:
+        moment = back.last_pass(frozenset().union(*(target.addresses for target in codes)))
+    except TooFar:
+        moment = None
+    if moment is None:
+        back.stay()
+        return None
+    back.go_to(moment)
+    stopping = tuple((target, None) for target in codes if moment.step.ip in target.addresses)
+    return Found(Moment(MomentKind.CODE, replay.engine.next), stopping)
+
+
 def _stay(replay: Replay, here: Place) -> None:
     """Go back to where the search began."""
-    replay.go_behind(here.event - 1)
     if here.is_at_event:
+        replay.go_behind(here.event - 1)
         replay.engine.advance(stop_at=here.event)
     else:
-        here.run_to(replay.engine, lambda: False)
+        replay.go_into_midst(here, lambda: False)
 
 
 def register() -> None:
