@@ -106,6 +106,25 @@ class Agent:
         other.set("task", task)
         return other
 
+    def take_back(self, other: Agent) -> None:
+        """A process that borrowed this one's memory is done with it: `other` was its agent.
+
+        What memory there is, and what descriptors are, is to be told anew.
+        """
+        control = self.read()
+        self.sites = other.sites.copy(self.tracee)
+        self.sites.remote_syscall = self.remote_syscall
+        self.rows = other.rows.copy(self.tracee.write_own)
+        self._kept, self._time = other._kept, control.previous_us
+        self.empty()
+        for field, value in (
+            ("task", self.task),
+            ("phase", 0),
+            ("approved", 0),
+            ("sequence", control.sequence + control.sequence % 2),
+        ):
+            self.set(field, value)
+
     # -- the control page -----------------------------------------------------------------------
 
     def set(self, field: str, value: int) -> None:

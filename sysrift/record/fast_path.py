@@ -74,6 +74,9 @@ class FastPath:
         self._lifted: Site | None = None
         self._attention = False
         self._lent = False
+        self._borrower: FastPath | None = None
+        self._borrows = False  # the memory that the agent is in is another process's
+        self._gave_back = False
         self._approved = -1  # the last event before a mapping that the agent was let make
         self._files_added = 0  # `MappedFiles.added` when the agent's descriptors were last told
         self._shares_descriptors = False
@@ -108,7 +111,10 @@ class FastPath:
         return fast
 
     def born(self, child: Recorder) -> FastPath:
-        """What a forked process of this one has, at its first stop."""
+        """What a process that this one has made has, at its first stop.
+
+        One of vfork(2) borrows the agent with the memory: this process sleeps meanwhile.
+        """
         fast = FastPath(child, self.agent.copy(child.tracee, child.id))
         fast._attention = True  # perhaps: it has a copy of its parent's control page
         fast._files_added = self._files_added
@@ -118,12 +124,25 @@ class FastPath:
             fast._note_clone(call.nr, call.args)
         fast.ask(False)
         fast.agent.dispatch(True)
+        if self._lent:
+            self._borrower, fast._borrows = fast, True
         return fast
 
     def lend(self) -> None:
-        """A vfork child is about to use this memory, without an agent."""
+        """A vfork child is about to use this memory."""
         self._lent = True
-        self.agent.sites.restore_all()
+
+    def _take_back(self) -> None:
+        """It uses this memory no more."""
+        borrower, self._borrower, self._lent = self._borrower, None, False
+        if borrower is not None:
+            borrower._gave_back = True
+            self.agent.take_back(borrower.agent)
+            self._attention = True  # perhaps
+            self.ask(False)
+        self.agent.sites.patch_all()
+        self.agent.forget_memory()
+        self.agent.forget_descriptors()
 
     # -- between two stops ----------------------------------------------------------------------
 
@@ -134,6 +153,8 @@ class FastPath:
 
     def take(self) -> bool:
         """Put what the agent has recorded into the trace. The process may be running."""
+        if self._gave_back or self._lent:
+            return False  # they are another process's
         before = self.agent.remapped
         try:
             return bool(self.agent.take(self._recorder.writer))
@@ -174,6 +195,8 @@ class FastPath:
     def on_stop(self, status: int) -> bool:
         """A stop; True when it was the agent's affair and the process goes on."""
         recorder = self._recorder
+        if self._gave_back:
+            return False  # it is about to execute a program, or to end
         if self.take():
             recorder.at_boundary = False
         event, sig = status >> 16, os.WSTOPSIG(status)
@@ -421,9 +444,7 @@ class FastPath:
             self._look_at_files()
             self.following = False
             if self._lent:
-                self._lent = False
-                self.agent.sites.patch_all()
-                self.agent.forget_memory()
+                self._take_back()
             self.agent.set("until_clock", 0)
             self.look_at_limits()
             self.agent.dispatch(True)
@@ -566,8 +587,15 @@ class FastPath:
         recorder = self._recorder
         if self.is_inside():
             self._get_out()
+        if self._lent:
+            self._take_back()
         self.take()
-        self.agent.remove(able=not recorder.filtered)
+        if self._borrows:
+            # The agent remains, for the process that it belongs to.
+            self.agent.sites.restore_all()
+            self.agent.dispatch(False)
+        else:
+            self.agent.remove(able=not recorder.filtered)
         recorder.adopt_held_signals()
         recorder.fast = None
 

@@ -147,7 +147,7 @@ class Recorder:
         self._calls = 0  # since the program began, or the process
         self._had_agent = False  # whether it was considered that it gets one
         self._borrows = self._birth is not None and self._birth.lent is not None
-        if parent is not None and parent.fast is not None and not self._borrows:
+        if parent is not None and parent.fast is not None:
             self.fast = parent.fast.born(self)
 
     # -- what the hooks of `special` and `image` use --------------------------------------------
