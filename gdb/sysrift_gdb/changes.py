@@ -8,7 +8,9 @@ kept, once for each stop: to put it back if the user says that it was not meant,
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import gdb
@@ -40,6 +42,16 @@ class Changes:
         self._original: Saved | None = None  # from before the first change
         self._moved = False  # the program went on since then
         self._place: Place | None = None  # where that was
+        self._is_ours = False
+
+    @contextlib.contextmanager
+    def ours(self) -> Iterator[None]:
+        """What GDB writes within it, a command of SysRift's own told it to: nothing changes."""
+        self._is_ours = True
+        try:
+            yield
+        finally:
+            self._is_ours = False
 
     def before_command(self) -> None:
         """A command that may change the program is about to be executed."""
@@ -60,6 +72,8 @@ class Changes:
     def on_change(self, address: int = 0, length: int = 0) -> None:
         """The user has written to `length` bytes of memory, or to a register (0)."""
         replay = self._replay
+        if self._is_ours:
+            return
         if replay.user_call:
             if length and not replay.diversions.puts_back(address, length):
                 replay.is_changed = True  # it stays when the function is over

@@ -67,7 +67,8 @@ def _let_gdb_break(replay: Replay) -> bool:
     pc, event = gdb.newest_frame().pc(), replay.engine.next
     fence = gdb.Breakpoint(f"*{pc:#x}", internal=True, temporary=True)
     fence.silent = True
-    with console.setting("confirm", "off"):
+    # The program counter is set to what it is.
+    with console.setting("confirm", "off"), replay.changes.ours():
         gdb.execute(f"jump *{pc:#x}")
     if fence.is_valid():
         fence.delete()
