@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .memory import Memory, read_u32
-from .plan import Args, Irregular, Range, iovec_inputs
+from .plan import MAX_RW_COUNT, Args, Irregular, Range, iovec_inputs
 from .variants import Family
 
 
@@ -16,12 +16,12 @@ def _instantiate_iov(args: Args, memory: Memory) -> Iterator[Range]:
 
 def _pkey_data(args: Args, memory: Memory) -> Iterator[Range]:
     """struct keyctl_pkey_params: key_id, in_len, out_len or in2_len."""
-    yield Range(3, args[3], read_u32(memory, args[1] + 4), "data")
+    yield Range(3, args[3], min(read_u32(memory, args[1] + 4), MAX_RW_COUNT), "data")
 
 
 def _pkey_verify(args: Args, memory: Memory) -> Iterator[Range]:
     yield from _pkey_data(args, memory)
-    yield Range(4, args[4], read_u32(memory, args[1] + 8), "data")
+    yield Range(4, args[4], min(read_u32(memory, args[1] + 8), MAX_RW_COUNT), "data")
 
 
 KEYCTL = Family(
