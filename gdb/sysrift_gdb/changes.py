@@ -42,16 +42,16 @@ class Changes:
         self._original: Saved | None = None  # from before the first change
         self._moved = False  # the program went on since then
         self._place: Place | None = None  # where that was
-        self._is_ours = False
+        self._ignored = False
 
     @contextlib.contextmanager
-    def ours(self) -> Iterator[None]:
+    def none(self) -> Iterator[None]:
         """What GDB writes within it, a command of SysRift's own told it to: nothing changes."""
-        self._is_ours = True
+        self._ignored = True
         try:
             yield
         finally:
-            self._is_ours = False
+            self._ignored = False
 
     def before_command(self) -> None:
         """A command that may change the program is about to be executed."""
@@ -72,7 +72,7 @@ class Changes:
     def on_change(self, address: int = 0, length: int = 0) -> None:
         """The user has written to `length` bytes of memory, or to a register (0)."""
         replay = self._replay
-        if self._is_ours:
+        if self._ignored:
             return
         if replay.user_call:
             if length and not replay.diversions.puts_back(address, length):

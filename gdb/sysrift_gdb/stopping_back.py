@@ -11,6 +11,7 @@ from sysrift.syscalls import lookup
 from sysrift.views.lexer import highlight
 from sysrift.views.text import event_line
 from sysrift_gdb import console, session, variables
+from sysrift_gdb.commands import show_position
 from sysrift_gdb.search_back import Detail, Found, MomentKind, ScopeEnd
 from sysrift_gdb.session import Replay
 from sysrift_gdb.targets import Change, CodeTarget, SyscallTarget, Target, WatchTarget, out_of_scope
@@ -36,24 +37,27 @@ def show_stop(
     ):
         _note_stop(first.number)
         return
-    gdb.newest_frame().select()
-    if isinstance(first, CodeTarget):
-        kind = "Temporary breakpoint" if first.is_temporary else "Breakpoint"
-        gdb.write(f"\n{kind} {first.number}, ")
-    elif isinstance(first, SyscallTarget):
-        gdb.write(f"\n{_catchpoint(replay, first, found)}, ")
-    for target, detail in stopping:
-        if isinstance(target, WatchTarget):
-            gdb.write(_watchpoint(target, detail))
-    if isinstance(first, WatchTarget) and found.moment.kind is MomentKind.CALL:
-        event = replay.trace.event(found.moment.event)
-        console.say(f"changed by event {event.number}:")
-        console.emit(highlight(event_line(event, replay.trace), console.styled()))
-    gdb.write(gdb.execute("frame", to_string=True).removeprefix("#0  "))
+    show_position(_reason(replay, found, stopping))
     _note_stop(first.number)
     for target, detail in stopping:
         if target.breakpoint is not None and (target.is_temporary or isinstance(detail, ScopeEnd)):
             target.breakpoint.delete()
+
+
+def _reason(replay: Replay, found: Found, stopping: list[tuple[Target, Detail]]) -> str:
+    """What GDB says in front of the position."""
+    first = stopping[0][0]
+    if isinstance(first, CodeTarget):
+        kind = "Temporary breakpoint" if first.is_temporary else "Breakpoint"
+        return f"{kind} {first.number}, "
+    if isinstance(first, SyscallTarget):
+        return f"{_catchpoint(replay, first, found)}, "
+    said = [_watchpoint(t, detail) for t, detail in stopping if isinstance(t, WatchTarget)]
+    if found.moment.kind is MomentKind.CALL:
+        event = replay.trace.event(found.moment.event)
+        line = highlight(event_line(event, replay.trace), console.styled())
+        said.append(f"SysRift: changed by event {event.number}:\n{line}\n")
+    return "".join(said).lstrip("\n")
 
 
 def _let_gdb_break(replay: Replay) -> bool:
@@ -67,8 +71,7 @@ def _let_gdb_break(replay: Replay) -> bool:
     pc, event = gdb.newest_frame().pc(), replay.engine.next
     fence = gdb.Breakpoint(f"*{pc:#x}", internal=True, temporary=True)
     fence.silent = True
-    # The program counter is set to what it is.
-    with console.setting("confirm", "off"), replay.changes.ours():
+    with console.setting("confirm", "off"), replay.changes.none():
         gdb.execute(f"jump *{pc:#x}")
     if fence.is_valid():
         fence.delete()

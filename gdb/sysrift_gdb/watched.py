@@ -119,19 +119,21 @@ def _compare_anew() -> None:
     replay = session.current
     if replay is None:
         return
-    was_changed = replay.is_changed
-    for breakpoint in gdb.breakpoints():
-        if breakpoint.type != gdb.BP_HARDWARE_WATCHPOINT or not breakpoint.enabled:
-            continue
-        try:
-            value = gdb.parse_and_eval(meaning(breakpoint).expression)
-            if value.address is not None:
-                address, length = int(value.address), value.type.sizeof
-                inferior = gdb.selected_inferior()
-                inferior.write_memory(address, bytes(inferior.read_memory(address, length)))
-        except gdb.error:
-            continue  # it has no value here
-    replay.is_changed = was_changed
+    with replay.changes.none():
+        for breakpoint in gdb.breakpoints():
+            if breakpoint.type == gdb.BP_HARDWARE_WATCHPOINT and breakpoint.enabled:
+                _write_what_is_there(breakpoint)
+
+
+def _write_what_is_there(breakpoint: gdb.Breakpoint) -> None:
+    try:
+        value = gdb.parse_and_eval(meaning(breakpoint).expression)
+        if value.address is not None:
+            address, length = int(value.address), value.type.sizeof
+            inferior = gdb.selected_inferior()
+            inferior.write_memory(address, bytes(inferior.read_memory(address, length)))
+    except gdb.error:
+        pass  # it has no value here
 
 
 def _on_created(breakpoint: gdb.Breakpoint) -> None:

@@ -136,8 +136,7 @@ def _by_counting(replay: Replay, looked_for: list[Target]) -> Found | None:
 def _stay(replay: Replay, here: Place) -> None:
     """Go back to where the search began."""
     if here.is_at_event:
-        replay.go_behind(here.event - 1)
-        replay.engine.advance(stop_at=here.event)
+        replay.go_to_event(here.event)
     else:
         replay.go_into_midst(here, lambda: False)
 
