@@ -152,7 +152,7 @@ def test_a_changed_place_is_no_bookmark(changed: Replay) -> None:
 @pytest.fixture
 def prompt(recording: harness.Recording) -> Iterator[Prompt]:
     """A replay of the recording in a GDB on a terminal, which ends with the test."""
-    prompt = Prompt(recording)
+    prompt = Prompt(recording, harness.GDB)
     yield prompt
     prompt.gdb.close(force=True)
 

@@ -328,7 +328,7 @@ def test_calling_functions_where_the_program_has_ended(replayed: Replay, program
 @pytest.fixture
 def prompt(recording: harness.Recording) -> Iterator[Prompt]:
     """A replay of the recording in a GDB on a terminal, which ends with the test."""
-    prompt = Prompt(recording)
+    prompt = Prompt(recording, harness.GDB)
     yield prompt
     prompt.gdb.close(force=True)
 
