@@ -200,6 +200,9 @@ def let_child_go(recorder: Recorder, pid: int) -> None:
     try:
         call = recorder.call
         flags = clone_flags(recorder.tracee, call.nr, call.args) if call else 0
+        if recorder.fast is not None:
+            # It has a copy of code that leads to the agent, which would stop it for nobody.
+            recorder.fast.agent.sites.copy(child).restore_all()
         recorder.leaks.reopen(child, shared_memory=bool(flags & CLONE_VM))
         if recorder.affinity:
             os.sched_setaffinity(pid, recorder.affinity)

@@ -196,3 +196,32 @@ def test_dispositions_are_set_without_stops(trace_dir: Path) -> None:
     few = stops_of(trace_dir / "few.srl", script, "100")
     many = stops_of(trace_dir / "many.srl", script, "1100")
     assert many < few + 300, (few, many)
+
+
+LETS_GO = """
+import sys
+from sysrift.record.loop import Recording
+def born(self, parent, how):
+    pid = parent.tracee.event_message()
+    self._take_stop(pid)
+    assert parent.fast is not None
+    parent.let_child_go(pid)
+Recording.born = born
+from sysrift.cli.main import record_main
+record_main()
+"""
+
+
+def test_a_child_that_is_let_go_has_no_agent(trace_dir: Path) -> None:
+    # As when its parent is killed right after it made it. It has a copy of the parent's memory, and
+    # makes more calls than the agent has room for.
+    script = (
+        "import os\n"
+        "for i in range(300): os.getppid()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n    for i in range(40000): os.getppid()\n    os._exit(7)\n"
+        "print(os.waitpid(child, 0)[1])\n"
+    )
+    recorder = [sys.executable, "-c", LETS_GO, "-q", "--agent=1", "-o", trace_dir / "t.srl"]
+    done = run([*recorder, sys.executable, "-S", "-c", script], timeout=60)
+    assert done.stdout == "1792\n", done
