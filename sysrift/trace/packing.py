@@ -16,7 +16,7 @@ from sysrift.trace import codec
 from sysrift.trace.spool import Parked, Spool
 
 _SITE_AT, _DELTA_AT, _SEGMENTS_AT = 2, 12, 36  # offsets in an EventRecord
-_LENGTH_AT = 2  # in a Segment
+_LENGTH_AT, _BLOCK_AT = 2, 14  # in a Segment
 _WIDTH: int = codec.RECORD.size
 
 
@@ -50,11 +50,11 @@ class Batch(NamedTuple):
         return _sum(self.records[_WIDTH:], _WIDTH, _DELTA_AT, 4)
 
     def cut(self, count: int) -> tuple[Batch, Batch]:
-        """The first `count` events, and the others. All payload must be their own."""
+        """The first `count` events, and the others."""
         records = self.records[: count * _WIDTH]
         width = codec.SEGMENT.size
         segments = self.segments[: width * _sum(records, _WIDTH, _SEGMENTS_AT, 2)]
-        payload = self.payload[: _sum(segments, width, _LENGTH_AT, 4)]
+        payload = self.payload[: _payload_of(segments)]
         rest = (self.records[len(records) :], self.segments[len(segments) :])
         return Batch(records, segments, payload), Batch(*rest, self.payload[len(payload) :])
 
@@ -67,6 +67,19 @@ def _sum(structures: bytes, width: int, at: int, size: int) -> int:
         if plane.count(0) != len(plane):  # (most are nothing but zeros)
             total += sum(plane) << 8 * i
     return total
+
+
+def _payload_of(segments: bytes) -> int:
+    """How many bytes of payload belong to segments: to those that name no block (or file)."""
+    width: int = codec.SEGMENT.size
+    total = _sum(segments, width, _LENGTH_AT, 4)
+    count = len(segments) // width
+    if all(segments[_BLOCK_AT + i :: width].count(0) == count for i in range(8)):
+        return total
+    elsewhere: int = sum(
+        length for _, _, length, _, block in codec.SEGMENT.iter_unpack(segments) if block
+    )
+    return total - elsewhere
 
 
 class Packing:

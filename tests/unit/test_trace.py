@@ -24,6 +24,7 @@ from traces import METADATA, Builder, block, contents, crashed, cut_off, fill, i
 from sysrift.errors import RecordError, TraceError
 from sysrift.trace import codec
 from sysrift.trace.model import ABSOLUTE, End, EventKind, SegmentKind
+from sysrift.trace.packing import Batch
 from sysrift.trace.reader import Trace
 from sysrift.trace.schema import (
     BlockHeader,
@@ -653,3 +654,21 @@ def test_times_of_a_long_recording(tmp_path):
     assert expected[-1][0] > 72 * hour
     for number, (time_us, _) in enumerate(expected, 1):
         assert trace.event(number).time_us == time_us
+
+
+def test_events_are_cut_with_the_payload_that_is_theirs() -> None:
+    # A segment that names a block, or a file that was mapped, has no bytes of its own.
+    width = codec.RECORD.size
+    counts = (1, 2, 0, 1)
+    segments = [(1, 0, 5, 0, 0), (1, 0, 3, 0, 0), (2, 0, 4097, 0, 7), (1, 0, 2, 0, 0)]
+    records = bytearray(width * len(counts))
+    for n, count in enumerate(counts):
+        struct.pack_into("<H", records, n * width + 36, count)
+    batch = Batch(
+        bytes(records), b"".join(codec.SEGMENT.pack(*each) for each in segments), b"aaaaabbbcc"
+    )
+    for at, payload in ((1, b"aaaaa"), (2, b"aaaaabbb"), (3, b"aaaaabbb")):
+        first, rest = batch.cut(at)
+        assert first.payload == payload and rest.payload == b"aaaaabbbcc"[len(payload) :]
+        assert first.records + rest.records == batch.records
+        assert first.segments + rest.segments == batch.segments
