@@ -145,7 +145,7 @@ def _on_stop(event: gdb.Event) -> None:
         return
     own = session.current.catchpoints.own
     for breakpoint in getattr(event, "breakpoints", ()):
-        if breakpoint.number > 0 and breakpoint.number not in own:
+        if breakpoint.is_valid() and breakpoint.number > 0 and breakpoint.number not in own:
             _note_stop(breakpoint.number)
             return
 

@@ -92,7 +92,7 @@ def test_real_programs_are_the_same(argv: list[str]) -> None:
         assert engine.checksums_checked >= 1
 
 
-ARGUMENTS = {"many_calls-static": ["200"], "dlopen_user": [harness.built("dlopen_lib.so")]}
+ARGUMENTS = {"many_calls-static": ["200"], "dlopen_user": ["dlopen_lib.so"]}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,10 @@ ARGUMENTS = {"many_calls-static": ["200"], "dlopen_user": [harness.built("dlopen
      "time_all_ways", "dlopen_user"],
 )  # fmt: skip
 def test_fixtures_are_the_same(built_fixtures: None, fixture: str) -> None:
-    recording = harness.record([harness.built(fixture), *ARGUMENTS.get(fixture, [])])
+    arguments = ARGUMENTS.get(fixture, [])
+    if arguments == ["dlopen_lib.so"]:
+        arguments = [str(harness.built("dlopen_lib.so"))]
+    recording = harness.record([harness.built(fixture), *arguments])
     with _replaying(recording.trace) as engine:
         instructions, _ = _count_to_the_end(engine)
         assert instructions > 0
