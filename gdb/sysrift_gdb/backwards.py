@@ -81,7 +81,7 @@ class Backwards:
         self.here: Place = Place.exactly(self._engine)
         # Where a call was entered and taken back, the registers that `syscall` overwrites are not
         # what they are before it: the event's number tells the place.
-        self._at_event = self._stands_at_event()
+        self._at_event = is_at_event(self._engine)
         self._known: Contents = {}
         self._nexts: dict[int, int] = {}  # the events after those behind which one has gone
         self._stretches: dict[int, int] = {}  # position of the end of those that are long
@@ -130,10 +130,6 @@ class Backwards:
                 return
             last, place = first - 1, None
 
-    def _stands_at_event(self) -> bool:
-        engine = self._engine
-        return engine.next <= engine.trace.event_count and is_at_event(engine)
-
     def _passed(self, first: int, event: int, place: Place | None) -> tuple[list[Step], int | None]:
         """All from behind event `first`, where the tracee stands, to `place`, or to the next event,
         which is `event`; or, of a long way, the position of its end instead."""
@@ -157,12 +153,9 @@ class Backwards:
         """What follows event `first`, behind which one can go, or has gone."""
         event = self._nexts[first]
         return Stretch(
-            self._engine, event, lambda: self._go_behind(first), is_interrupted,
+            self._engine, event, lambda: self._behind(first), is_interrupted,
             self._replay.checkpoints,
         )  # fmt: skip
-
-    def _go_behind(self, event: int) -> None:
-        self._behind(event)
 
     def _skip(self, first: int, seek: Seek, end: int, depth: int, level: int) -> Skipped | None:
         """Where to look further back from, in a long stretch that was looked at down to `end`."""
@@ -201,7 +194,7 @@ class Backwards:
         step(self._engine, moment.offset)
         if moment.position > _FEW:
             place = Place.exactly(self._engine)
-            self._replay.landed = Landed(moment.event, moment.position, place)
+            self._replay.landed = Landed(moment.position, place)
 
     def last_pass(self, addresses: Collection[int]) -> Moment | None:
         """Where, since the event before now, one of these instructions was executed last, if that
@@ -219,17 +212,8 @@ class Backwards:
 
     def stay(self) -> None:
         """Go back to where the look began."""
-        if self._at_event:
-            self._replay.go_to_event(self.here.event)
-        else:
-            self._replay.go_into_midst(self.here, lambda: False)
-
-
-_FEW = 2000
-"""Instructions between two events that are stepped through without more ado: 20 ms."""
-_WINDOW, _LARGEST_WINDOW = 256, 1 << 16
-"""Instructions of a longer way that are stepped through at once, the last ones first."""
-_CALLS_WITHIN = 4096  # instructions, after the start of a block, in which a call may come
+        place = Place(self.here.event) if self._at_event else self.here
+        self._replay.go_to_place(place, lambda: False)
 
 
 def look_back(

@@ -115,7 +115,7 @@ class Changes:
             original.put_back()
             self._place = Place.of(self._engine)
             changed.put_back()
-        elif self._engine.next <= self._engine.trace.event_count and is_at_event(self._engine):
+        elif is_at_event(self._engine):
             self._place = Place(self._engine.next)
 
     def forget(self) -> None:

@@ -173,7 +173,7 @@ class Search:
     def _is_at(self, here: Place) -> bool:
         if here.event != self._engine.next or not here.is_at_event:
             return here.is_here(self._engine)
-        return here.event <= self._replay.trace.event_count and is_at_event(self._engine)
+        return is_at_event(self._engine)
 
     def _through(self, newest: int, before: int | None) -> None:
         """From where the replay stands to right behind event `newest`; or to where event `before`,

@@ -585,10 +585,7 @@ class Replay:
 
     def return_to(self, place: Place) -> None:
         """Go to a place that `Place.of` told, in the same way. Raises SysRiftError."""
-        if place.is_at_event:
-            self.goto(place.event)
-        else:
-            self.travel(lambda: self.go_into_midst(place, is_interrupted))
+        self.travel(lambda: self.go_to_place(place, is_interrupted))
 
     def go_to_event(self, target: int) -> bool:
         """To event `target`, in `travel`; returns whether the user interrupted it."""
@@ -599,8 +596,14 @@ class Replay:
         self._jump(target)
         return self._advance_to(target)
 
-    def go_into_midst(self, place: Place, enough: Callable[[], bool]) -> bool:
-        """Behind the event before `place`, and on to it; returns whether that was interrupted."""
+    def go_to_place(self, place: Place, enough: Callable[[], bool]) -> bool:
+        """To `place`, in `travel`; returns whether that was interrupted."""
+        if place.is_at_event:
+            return self.go_to_event(place.event)
+        return self._go_into_midst(place, enough)
+
+    def _go_into_midst(self, place: Place, enough: Callable[[], bool]) -> bool:
+        """Behind the event before `place`, and on to it."""
 
         def behind() -> None:
             if self.go_behind(place.event - 1):

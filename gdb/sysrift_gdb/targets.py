@@ -36,6 +36,11 @@ class Target:
         self.unsure = False
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it stops at each pass of its instructions, and at nothing else."""
+        return False
+
+    @property
     def is_temporary(self) -> bool:
         """Whether it goes when it has stopped."""
         return self.breakpoint is not None and self.breakpoint.temporary

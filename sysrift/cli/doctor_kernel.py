@@ -88,18 +88,25 @@ def check_syscall_info() -> Finding:
     return ok(name, "works")
 
 
+def _seize(pid: int) -> bool:
+    """Seize a child, and stop it; returns whether that can be done."""
+    try:
+        pt.ptrace(pt.PTRACE_SEIZE, pid)
+        pt.ptrace(pt.PTRACE_INTERRUPT, pid)
+    except OSError:
+        return False
+    wait(pid)
+    return True
+
+
 def check_process_memory() -> Finding:
     """/proc/PID/mem must be writable, whatever the protection of the memory is."""
     name = "/proc/PID/mem"
     word = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     address = ctypes.addressof(ctypes.c_char.from_buffer(word))
     with child(sleep_until_killed) as pid:
-        try:
-            pt.ptrace(pt.PTRACE_SEIZE, pid)
-            pt.ptrace(pt.PTRACE_INTERRUPT, pid)
-        except OSError:
+        if not _seize(pid):
             return problem(name, "cannot be tried without ptrace", "see ptrace")
-        wait(pid)
         try:
             file = os.open(f"/proc/{pid}/mem", os.O_RDWR)
             try:
@@ -267,12 +274,8 @@ def check_user_dispatch() -> Finding:
     name = "syscall user dispatch"
     remedy = "programs are recorded by stops alone, which is slower; Linux 6.4 has what is needed"
     with child(sleep_until_killed) as pid:
-        try:
-            pt.ptrace(pt.PTRACE_SEIZE, pid)
-            pt.ptrace(pt.PTRACE_INTERRUPT, pid)
-        except OSError:
+        if not _seize(pid):
             return warning(name, "cannot be tried without ptrace", "see ptrace")
-        wait(pid)
         try:
             pt.set_user_dispatch(pid, 0, _EVERYWHERE)
         except OSError as error:

@@ -84,7 +84,7 @@ static int is_prefix(u8 op) {
    within them. Where it says FLOW_UNKNOWN the length means nothing. */
 static int decode(const u8 *code, u64 limit, struct instruction *i) {
     u64 at = 0;
-    int operand16 = 0, address32 = 0, repeat = 0, lock = 0, vector = 0, imm, modrm;
+    int operand16 = 0, address32 = 0, vector = 0, imm, modrm;
     u8 op;
     for (u64 n = 0; n < sizeof *i; n++) ((u8 *)i)[n] = 0;
     if (limit > 15) limit = 15;
@@ -94,8 +94,6 @@ static int decode(const u8 *code, u64 limit, struct instruction *i) {
         op = code[at];
         if (op == 0x66) operand16 = 1;
         else if (op == 0x67) address32 = 1;
-        else if (op == 0xf2 || op == 0xf3) repeat = op;
-        else if (op == 0xf0) lock = 1;
         else if (!is_prefix(op)) break;
     }
     if ((op & 0xf0) == 0x40) {
@@ -200,6 +198,5 @@ static int decode(const u8 *code, u64 limit, struct instruction *i) {
                  (op == 0x01 && mod == 3 && (reg == 7 || reg == 0 || reg == 3)))
             i->flow = FLOW_SPECIAL; /* 0f 01: swapgs, rdtscp, vmcall and the like */
     }
-    (void)repeat, (void)lock;
     return 1;
 }

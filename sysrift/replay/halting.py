@@ -117,7 +117,7 @@ class Halting:
                 if halt is not None or not goes_on:
                     return halt
                 continue
-            if self._is_at_event():
+            if is_at_event(self._engine):
                 event = self._engine.next
                 if event >= last:
                     return None
@@ -272,9 +272,6 @@ class Halting:
 
     def _touched(self, hits: int) -> frozenset[int]:
         return frozenset(n for n in range(len(self.memory)) if hits >> n & 1)
-
-    def _is_at_event(self) -> bool:
-        return self._engine.next <= self._engine.trace.event_count and is_at_event(self._engine)
 
     @property
     def _told_now(self) -> bool:

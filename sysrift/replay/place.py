@@ -207,7 +207,9 @@ _MAX_STATE = 1 << 20
 
 
 def is_at_event(engine: Engine) -> bool:
-    """Whether it is certain that the next event is what happens now."""
+    """Whether it is certain that the next event, if there is one, is what happens now."""
+    if engine.next > engine.trace.event_count:
+        return False
     event = engine.trace.event(engine.next)
     registers = engine.tracee.registers()
     if event.flags & EventFlag.IN_CODE:

@@ -24,7 +24,6 @@ from sysrift.tracee import BadAddress, Registers
 class Landed(NamedTuple):
     """A place between two events that was gone to, and how to know it again."""
 
-    event: int
     position: int
     place: Place
 
@@ -67,7 +66,7 @@ class Stretch:
         self,
         engine: Engine,
         event: int,
-        behind: Callable[[], None],
+        behind: Callable[[], object],
         enough: Callable[[], bool],
         checkpoints: Checkpoints | None = None,
     ) -> None:
@@ -136,15 +135,14 @@ class Stretch:
         """Let the tracee run from behind the event to a position at most that far; returns how many
         instructions are left to it, some dozens at most."""
         start = self._starts(position)[0]
+        begun: Callable[[int], AbstractContextManager[Counter]] = self._from
         if self._checkpoints is not None and position - start > _FAR:
             with self._from(start) as counter:
                 self._run_to(counter, position - _NEAR)
                 start = counter.position
             self._checkpoints.take_within(start)
-            with self._here(start) as counter:
-                self._run_to(counter, position)
-                return position - counter.position
-        with self._from(start) as counter:
+            begun = self._here
+        with begun(start) as counter:
             self._run_to(counter, position)
             return position - counter.position
 

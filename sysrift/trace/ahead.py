@@ -19,11 +19,10 @@ from queue import SimpleQueue
 
 from sysrift.trace.events import EventsBlock
 from sysrift.trace.file import TraceFile
+from sysrift.trace.packing import SWITCH_INTERVAL
 
 _AHEAD = 3
 """Blocks: one is mostly done when it is asked for, others wait should the next ones be larger."""
-
-_SWITCH_INTERVAL = 0.0003  # seconds; 0.005 is the interpreter's own
 
 
 class _Reader:
@@ -92,7 +91,7 @@ def reading_ahead(file: TraceFile, cpus: frozenset[int]) -> Iterator[None]:
         return
     reader = _Reader(file.read_block, offsets, cpus)
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     file.reads_blocks_by(reader.block)
     try:
         yield

@@ -20,7 +20,7 @@ _LENGTH_AT, _BLOCK_AT = 2, 14  # in a Segment
 _WIDTH: int = codec.RECORD.size
 
 
-_SWITCH_INTERVAL = 0.0003  # seconds; 0.005 is the interpreter's own
+SWITCH_INTERVAL = 0.0003  # seconds; 0.005 is the interpreter's own
 _BEHIND = 8  # as many blocks wait: better larger than late
 
 
@@ -217,7 +217,7 @@ class Packer:
         # What is recorded keeps a CPU for itself, where there is more than one.
         if not self._threads:
             # The recorder should not wait long for the interpreter: the program may wait for it.
-            sys.setswitchinterval(_SWITCH_INTERVAL)
+            sys.setswitchinterval(SWITCH_INTERVAL)
         if len(self._threads) < max(1, (os.cpu_count() or 1) - 1):
             self._threads.append(threading.Thread(target=self._work, daemon=True))
             self._threads[-1].start()

@@ -24,9 +24,6 @@ _INFO_SIZE = 88
 _USER_REGISTERS = struct.Struct(f"<{len(NAMES)}Q")
 _STRAY_STOPS = 64
 _SIGTRAP = 1 << signal.SIGTRAP - 1  # in a mask
-_DEBUG_ADDRESS = 848  # offsetof(struct user, u_debugreg)
-_DEBUG_STATUS = 848 + 6 * 8
-_DEBUG_CONTROL = 848 + 7 * 8
 _DEBUG_ENABLED, _DEBUG_HITS = 0xFF, 0xF  # a pair of bits in DR7, one in DR6, for each address
 _DEBUG_EXECUTE_FIRST = 1  # DR7: only the first address is enabled, and is an instruction's
 
@@ -198,29 +195,29 @@ class Tracee:
     @contextlib.contextmanager
     def watchpoints_off(self) -> Iterator[None]:
         """Without the debug registers that a debugger may have set (<sys/user.h>, u_debugreg)."""
-        before = pt.peek_user(self.pid, _DEBUG_CONTROL)
+        before = pt.peek_user(self.pid, pt.DEBUG_CONTROL)
         if before:
-            pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
+            pt.ptrace(pt.PTRACE_POKEUSER, self.pid, pt.DEBUG_CONTROL, 0)
         try:
             yield
         finally:
             if before:
-                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, before)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, pt.DEBUG_CONTROL, before)
 
     @property
     def has_watchpoints(self) -> bool:
         """Whether a debugger has set debug registers; False also where there are none."""
         try:
-            return bool(pt.peek_user(self.pid, _DEBUG_CONTROL) & _DEBUG_ENABLED)
+            return bool(pt.peek_user(self.pid, pt.DEBUG_CONTROL) & _DEBUG_ENABLED)
         except OSError:
             return False
 
     @property
     def hardware_breakpoints(self) -> list[int]:
         """Addresses of instructions that a debugger has put into debug registers."""
-        control = pt.peek_user(self.pid, _DEBUG_CONTROL)
+        control = pt.peek_user(self.pid, pt.DEBUG_CONTROL)
         return [
-            pt.peek_user(self.pid, _DEBUG_ADDRESS + 8 * n)
+            pt.peek_user(self.pid, pt.DEBUG_ADDRESS + 8 * n)
             for n in range(4)
             if control >> 2 * n & 3 and not control >> 16 + 4 * n & 3
         ]
@@ -230,12 +227,12 @@ class Tracee:
         """Which debug registers matched at the last debug exception, or since this was set, as
         bits 0 to 3 of DR6. The kernel clears them at the next (exc_debug_user), a single step
         among them; `remote_syscall` makes steps."""
-        return pt.peek_user(self.pid, _DEBUG_STATUS) & _DEBUG_HITS
+        return pt.peek_user(self.pid, pt.DEBUG_STATUS) & _DEBUG_HITS
 
     @watchpoint_hits.setter
     def watchpoint_hits(self, hits: int) -> None:
-        other = pt.peek_user(self.pid, _DEBUG_STATUS) & ~_DEBUG_HITS
-        pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_STATUS, other | hits)
+        other = pt.peek_user(self.pid, pt.DEBUG_STATUS) & ~_DEBUG_HITS
+        pt.ptrace(pt.PTRACE_POKEUSER, self.pid, pt.DEBUG_STATUS, other | hits)
 
     @contextlib.contextmanager
     def execution_breakpoint(self, address: int) -> Iterator[bool]:
@@ -248,8 +245,8 @@ class Tracee:
         try:
             works = not self.has_watchpoints
             if works:
-                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_ADDRESS, address)
-                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, _DEBUG_EXECUTE_FIRST)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, pt.DEBUG_ADDRESS, address)
+                pt.ptrace(pt.PTRACE_POKEUSER, self.pid, pt.DEBUG_CONTROL, _DEBUG_EXECUTE_FIRST)
         except OSError:
             works = False
         try:
@@ -257,7 +254,7 @@ class Tracee:
         finally:
             if works:
                 with contextlib.suppress(OSError):  # it may be gone
-                    pt.ptrace(pt.PTRACE_POKEUSER, self.pid, _DEBUG_CONTROL, 0)
+                    pt.ptrace(pt.PTRACE_POKEUSER, self.pid, pt.DEBUG_CONTROL, 0)
                     self.watchpoint_hits = 0
 
     # -- system call stops ----------------------------------------------------------------------

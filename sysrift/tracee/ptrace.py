@@ -58,6 +58,10 @@ SYSCALL_INFO_EXIT = 2
 
 AUDIT_ARCH_X86_64 = 0xC000003E
 
+DEBUG_ADDRESS = 848  # offsetof(struct user, u_debugreg)
+DEBUG_STATUS = DEBUG_ADDRESS + 6 * 8
+DEBUG_CONTROL = DEBUG_ADDRESS + 7 * 8
+
 NT_X86_XSTATE = 0x202
 WALL = 0x40000000
 """__WALL: wait for children of any kind (waitpid(2))."""

@@ -14,8 +14,6 @@ from sysrift.tracee.process import Tracee
 COUNT = 4
 """Debug registers for addresses."""
 
-_ADDRESS, _STATUS, _CONTROL = 848, 848 + 6 * 8, 848 + 7 * 8  # offsetof(struct user, u_debugreg)
-_HITS = (1 << COUNT) - 1
 _WRITES, _ACCESSES = 1, 3  # R/W fields of DR7; 0: an instruction is executed
 _LENGTHS = {1: 0, 2: 1, 4: 3, 8: 2}  # LEN fields of DR7
 
@@ -54,6 +52,7 @@ class DebugRegisters:
     """The debug registers of one stopped tracee."""
 
     def __init__(self, tracee: Tracee) -> None:
+        self._tracee = tracee
         self._pid = tracee.pid
         self._set: tuple[Piece, ...] = ()
 
@@ -61,17 +60,17 @@ class DebugRegisters:
     def borrowed(self) -> Iterator[None]:
         """Afterwards they are as a debugger, who does not look on within, has set them. Raises
         OSError where there are none (some virtual machines)."""
-        before = [pt.peek_user(self._pid, _ADDRESS + 8 * n) for n in range(COUNT)]
-        control = pt.peek_user(self._pid, _CONTROL)
+        before = [pt.peek_user(self._pid, pt.DEBUG_ADDRESS + 8 * n) for n in range(COUNT)]
+        control = pt.peek_user(self._pid, pt.DEBUG_CONTROL)
         self._set = ()
         try:
             yield
         finally:
             with contextlib.suppress(OSError):  # it may be gone
-                self._poke(_CONTROL, 0)
+                self._poke(pt.DEBUG_CONTROL, 0)
                 for n, address in enumerate(before):
-                    self._poke(_ADDRESS + 8 * n, address)
-                self._poke(_CONTROL, control)
+                    self._poke(pt.DEBUG_ADDRESS + 8 * n, address)
+                self._poke(pt.DEBUG_CONTROL, control)
                 self.hits = 0
             self._set = ()
 
@@ -80,26 +79,25 @@ class DebugRegisters:
         that is the kernel's."""
         if self._set == wanted:
             return
-        self._poke(_CONTROL, 0)
+        self._poke(pt.DEBUG_CONTROL, 0)
         self._set = ()
         control = 0
         for n, piece in enumerate(wanted):
-            self._poke(_ADDRESS + 8 * n, piece.address)
+            self._poke(pt.DEBUG_ADDRESS + 8 * n, piece.address)
             control |= 1 << 2 * n | piece._control << 16 + 4 * n
         if control:
-            self._poke(_CONTROL, control)
+            self._poke(pt.DEBUG_CONTROL, control)
         self._set = wanted
 
     @property
     def hits(self) -> int:
         """Which of them the last debug exception was for, as bits 0 to 3 (see
         `Tracee.watchpoint_hits`)."""
-        return pt.peek_user(self._pid, _STATUS) & _HITS
+        return self._tracee.watchpoint_hits
 
     @hits.setter
     def hits(self, bits: int) -> None:
-        other = pt.peek_user(self._pid, _STATUS) & ~_HITS
-        self._poke(_STATUS, other | bits)
+        self._tracee.watchpoint_hits = bits
 
     def _poke(self, offset: int, word: int) -> None:
         pt.ptrace(pt.PTRACE_POKEUSER, self._pid, offset, word)

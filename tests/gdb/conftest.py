@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import harness
 import pytest
+from gdb_prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,23 @@ def replayed(
         return in_gdb(recorded(program), *commands, **options)
 
     return both
+
+
+@pytest.fixture
+def at_the_prompt(gdb: str) -> Iterator[Callable[..., Prompt]]:
+    """A function that begins a replay in a GDB on a terminal; the GDBs end with the test."""
+    begun: list[Prompt] = []
+
+    def begin(recording: harness.Recording) -> Prompt:
+        begun.append(Prompt(recording, gdb))
+        return begun[-1]
+
+    yield begin
+    for prompt in begun:
+        prompt.gdb.close(force=True)
+
+
+@pytest.fixture
+def prompt(at_the_prompt: Callable[..., Prompt], recording: harness.Recording) -> Prompt:
+    """A replay of the test module's `recording` at a prompt."""
+    return at_the_prompt(recording)

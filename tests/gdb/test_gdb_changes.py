@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import harness
 import pytest
+from gdb_prompt import Prompt
 from harness import line_of
-from test_gdb_at_the_prompt import Prompt
 
 Replay = Callable[..., Any]
 
@@ -147,14 +147,6 @@ def test_a_changed_place_is_no_bookmark(changed: Replay) -> None:
 
 
 # -- at a terminal --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def prompt(recording: harness.Recording) -> Iterator[Prompt]:
-    """A replay of the recording in a GDB on a terminal, which ends with the test."""
-    prompt = Prompt(recording, harness.GDB)
-    yield prompt
-    prompt.gdb.close(force=True)
 
 
 def test_the_user_is_asked_once_and_may_decline(prompt: Prompt) -> None:

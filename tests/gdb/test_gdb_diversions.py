@@ -8,15 +8,15 @@ compared when the replay goes on to its end; and the program itself looks at its
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import harness
 import pexpect
 import pytest
+from gdb_prompt import Prompt
 from harness import line_of
-from test_gdb_at_the_prompt import Prompt
 
 from sysrift.trace.reader import Trace
 
@@ -323,14 +323,6 @@ def test_calling_functions_where_the_program_has_ended(replayed: Replay, program
 
 
 # -- at a terminal --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def prompt(recording: harness.Recording) -> Iterator[Prompt]:
-    """A replay of the recording in a GDB on a terminal, which ends with the test."""
-    prompt = Prompt(recording, harness.GDB)
-    yield prompt
-    prompt.gdb.close(force=True)
 
 
 def test_ctrl_c_in_a_called_function_that_loops(prompt: Prompt) -> None:

@@ -46,6 +46,17 @@ def stops_of(trace: Path, script: str, *words: str | Path) -> int:
     return int(found[1])
 
 
+def assert_same_in_both_ways(script: str, word: str | Path, *, stdout: str, checksum: int) -> None:
+    """By the agent and by stops a Python script says the same, and its recording is faithful."""
+    for way in ("--agent=1", "--no-agent"):
+        recording = record(
+            [sys.executable, "-S", "-c", script, word],
+            options=["-q", f"--checksum={checksum}", way],
+        )
+        assert recording.stdout == stdout, recording
+        assert_faithful(recording.trace)
+
+
 def written_file(folder: Path) -> Path:
     path = folder / "mapped"
     path.write_bytes(b"a" * 8192)
@@ -140,13 +151,7 @@ def test_descriptors_that_a_child_can_close(tmp_path: Path) -> None:
         "for i in range(50): os.pwrite(into, b'%04d' % i, 0)\n"
         "print(memory[:4])\n"
     )
-    for options in (["--agent=1"], ["--no-agent"]):
-        recording = record(
-            [sys.executable, "-S", "-c", script, written_file(tmp_path)],
-            options=["-q", "--checksum=50", *options],
-        )
-        assert recording.stdout == "b'0049'\n", recording
-        assert_faithful(recording.trace)
+    assert_same_in_both_ways(script, written_file(tmp_path), stdout="b'0049'\n", checksum=50)
 
 
 def test_the_heap_grows_and_shrinks(trace_dir: Path) -> None:
@@ -169,12 +174,7 @@ def test_the_heap_grows_and_shrinks(trace_dir: Path) -> None:
     few = stops_of(trace_dir / "few.srl", script, "30")
     many = stops_of(trace_dir / "many.srl", script, "1030")
     assert many < few + 100, (few, many)
-    for options in (["--agent=1"], ["--no-agent"]):
-        recording = record(
-            [sys.executable, "-S", "-c", script, "40"], options=["-q", "--checksum=20", *options]
-        )
-        assert recording.stdout == "-1\n", recording
-        assert_faithful(recording.trace)
+    assert_same_in_both_ways(script, "40", stdout="-1\n", checksum=20)
 
 
 def test_dispositions_are_set_without_stops(trace_dir: Path) -> None:

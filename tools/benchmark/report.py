@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sysrift.views.summary import size_text
 from tools.benchmark.results import Result, Results
 
 HEADINGS = (
@@ -50,14 +51,6 @@ def _ratio(value: float | None, mark: bool = False) -> str:
     return f"{text}{'!' if mark else ''}"
 
 
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
 def _count(number: int) -> str:
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,}"
 
@@ -82,7 +75,7 @@ def cells(row: Result) -> list[str]:
         _count(row.events) if row.events else "–",
         f"{row.beside:.1f}{'!' if 'bytes' in missed else ''}" if row.events else "–",
         f"{whole:.1f}" if whole is not None else "–",
-        _size(row.trace_bytes) if row.events else "–",
+        size_text(row.trace_bytes) if row.events else "–",
         f"{peak:.0f}{'!' if 'memory' in missed else ''}" if peak is not None else "–",
         ", ".join(missed + failed),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gdb
 from sysrift.errors import ReplayError
-from sysrift.replay.place import Place
 from sysrift.replay.steps import Interrupted, TooFar
 from sysrift_gdb import session
 from sysrift_gdb.backwards import Backwards
@@ -80,7 +79,7 @@ def _search(
         here = replay.place()
         search = Search(replay, looked_for, excluded, counts_here)
         try:
-            if not (excluded or counts_here) and all(map(_is_plain, looked_for)):
+            if not (excluded or counts_here) and all(target.is_plain for target in looked_for):
                 found = _by_counting(replay, looked_for)
                 if found is not None:
                     outcome.append(found)
@@ -91,14 +90,14 @@ def _search(
                     Landing(replay, search.tracking).go_to(found.moment)
             outcome.append(found)
         except Interrupted:
-            _stay(replay, here)
+            replay.go_to_place(here, lambda: False)
             return True
         except ReplayError as error:
-            _stay(replay, here)
+            replay.go_to_place(here, lambda: False)
             outcome.append(error)
         else:
             if found is None:
-                _stay(replay, here)
+                replay.go_to_place(here, lambda: False)
         return False
 
     replay.travel(go)
@@ -107,11 +106,6 @@ def _search(
     if isinstance(outcome[0], ReplayError):
         raise outcome[0]
     return outcome[0], False
-
-
-def _is_plain(target: Target) -> bool:
-    """Whether every pass of its instructions is a stop at it."""
-    return isinstance(target, CodeTarget) and target.is_plain
 
 
 def _by_counting(replay: Replay, looked_for: list[Target]) -> Found | None:
@@ -131,14 +125,6 @@ def _by_counting(replay: Replay, looked_for: list[Target]) -> Found | None:
     back.go_to(moment)
     stopping = tuple((target, None) for target in codes if moment.step.ip in target.addresses)
     return Found(Moment(MomentKind.CODE, replay.engine.next), stopping)
-
-
-def _stay(replay: Replay, here: Place) -> None:
-    """Go back to where the search began."""
-    if here.is_at_event:
-        replay.go_to_event(here.event)
-    else:
-        replay.go_into_midst(here, lambda: False)
 
 
 def register() -> None:
